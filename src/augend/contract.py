@@ -1,0 +1,174 @@
+"""The types and protocols that cross rooms. No logic lives here.
+
+Every room imports this module; it imports nothing of augend. The split it fixes is the one the whole house rests on:
+an order returns *picks*, data turns picks into pictures, an augmentation turns pictures into named *views*, networks turn
+views into tensors at *addresses*, terms turn tensors into one loss a row, and *slices* say which weights move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from augend.randomness import Draws
+
+__all__ = [
+    "Augment",
+    "AugendError",
+    "Batch",
+    "Component",
+    "Mixing",
+    "Order",
+    "Picks",
+    "Probe",
+    "Saved",
+    "Term",
+]
+
+
+class AugendError(ValueError):
+    """A mistake in what the user gave: a file, a recipe, an argument, a checkpoint.
+
+    The message is one line: what is wrong, where, what to do. The command prints it alone and exits with code 2.
+    """
+
+
+class Saved(AugendError):
+    """A run stopped early on a signal; everything is saved. Carries the exit code (130 interrupted, 75 asked to stop)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered word with its options, as a recipe writes it: ``{groups: {copies: 3}}``.
+
+    Option names are Python identifiers here (``residual-of`` in YAML is ``residual_of``).
+    """
+
+    word: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Rows to train on: each row is made of one or more pictures.
+
+    Attributes:
+        index: int64 ``(rows, sources)``, picture numbers within the phase's training data.
+        copy: int64 ``(rows,)``, which of a finite augmentation's variants this row shows, or None (drawn).
+        weight: float32 ``(rows,)``, weight of each row's loss, or None (all 1).
+    """
+
+    index: Tensor
+    copy: Tensor | None = None
+    weight: Tensor | None = None
+
+
+@dataclass
+class Batch:
+    """What a step sees.
+
+    Attributes:
+        views: name -> pixels in [0, 1], float32 ``(rows, C, H, W)``; ``"x"`` when there is one view. A view whose
+            frozen part is cached is absent here and present in `cached`.
+        targets: int64 ``(rows,)``, or float32 ``(rows, classes)`` after a mixing augmentation.
+        ids: int64 ``(rows,)``, the picture number that triplets group by.
+        weight: float32 ``(rows,)`` or None.
+        params: view -> what was drawn for it, float32 ``(rows, p)``.
+        deferred: address -> view -> parameters of the augmentations that act on that tensor instead of on the pixels.
+        cached: address -> view -> features ``(rows, ...)`` taken from the cache of the frozen part.
+    """
+
+    views: dict[str, Tensor]
+    targets: Tensor
+    ids: Tensor
+    weight: Tensor | None = None
+    params: dict[str, Tensor] = field(default_factory=dict)
+    deferred: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    cached: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+class Probe(Protocol):
+    """How an order sees the model without importing a room; made by the runner, or by the user of a bare loop."""
+
+    model: nn.Module
+    optimizer: Optimizer
+
+    def batch(self, picks: Picks) -> Batch: ...
+    def loss(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Tensor: ...
+    def gather(self, scores: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Order(Protocol):
+    """Which examples come next. `next` returns the picks of the whole global batch, the same on every rank."""
+
+    pure: bool
+    hears: frozenset[Literal["loss", "gradient"]]
+
+    def start(self, size: int, draws: Draws, probe: Probe | None, variants: int | None) -> None: ...
+    def next(self, step: int, rows: int, sources: int, progress: float) -> Picks: ...
+    def feedback(self, picks: Picks, *, loss: Tensor | None, gradient: Tensor | None) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class Augment(Protocol):
+    """What examples become: `draw` makes parameters (CPU, per row), `apply` uses them (batched, on the device).
+
+    `variants` is the number of outcomes when finite (1: none, 2: a flip, 5: five rotations), None when infinite. A finite
+    augmentation draws one column, the variant number; `copy` dictates it.
+    """
+
+    variants: int | None
+
+    def sources(self, progress: float) -> int: ...
+    def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor: ...
+    def apply(self, x: Tensor, params: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """An augmentation that makes one row of several pictures, targets included."""
+
+    variants: int | None
+
+    def sources(self, progress: float) -> int: ...
+    def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor: ...
+    def mix(self, x: Tensor, targets: Tensor, params: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Term(Protocol):
+    """What is minimised: an nn.Module on tensors. The recipe's `of`, `to` and `weight` are not the component's.
+
+    Attributes:
+        labels: whether `targets` are needed.
+        joint: True: called once with all tensors of `of`; False: called on each, the results averaged over views of one
+            network and summed over networks.
+        coupled: rows are compared with each other (mining), so on several ranks the tensors are gathered first.
+    """
+
+    labels: bool
+    joint: bool
+    coupled: bool
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        targets: Tensor | None = None,
+        ids: Tensor | None = None,
+        draws: Draws | None = None,
+    ) -> Tensor: ...
+
+
+Device = "torch.device | str"

@@ -1,0 +1,172 @@
+"""Recipe words and public names, as strings only: "module:attribute", imported when first used.
+
+`BUILTIN` says what a word of a recipe means, `PUBLIC` what `augend.NAME` is. Third parties add words by
+`@augend.register.objective("my-loss")` (also order, augment, model, data) in a file that the user names with `--plugin`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from augend.contract import AugendError
+
+__all__ = ["BUILTIN", "PUBLIC", "known", "load_plugin", "lookup", "nearest", "options", "register"]
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "order": {
+        "shuffle": "augend.order.shuffle:Shuffle",
+        "groups": "augend.order.groups:Groups",
+    },
+    "augment": {
+        "hflip": "augend.augment.geometry:HFlip",
+        "vflip": "augend.augment.geometry:VFlip",
+        "crop": "augend.augment.geometry:PaddedCrop",
+        "resized-crop": "augend.augment.geometry:ResizedCrop",
+        "rotate": "augend.augment.geometry:Rotate",
+        "rotations": "augend.augment.geometry:Rotations",
+        "affine": "augend.augment.geometry:Affine",
+        "brightness": "augend.augment.colour:Brightness",
+        "contrast": "augend.augment.colour:Contrast",
+        "saturation": "augend.augment.colour:Saturation",
+        "hue": "augend.augment.colour:Hue",
+        "jitter": "augend.augment.colour:Jitter",
+        "grayscale": "augend.augment.colour:Grayscale",
+        "erase": "augend.augment.colour:Erase",
+        "noise": "augend.augment.colour:Noise",
+        "trivial": "augend.augment.trivial:Trivial",
+        "torchvision": "augend.augment.foreign:Torchvision",
+        "apply": "augend.augment.network:Apply",
+    },
+    "objective": {
+        "cross-entropy": "augend.objective.classification:CrossEntropy",
+        "soft-margin-triplet": "augend.objective.triplet:SoftMarginTriplet",
+        "mutual": "augend.objective.agreement:MutualLearning",
+        "match": "augend.objective.matching:Match",
+    },
+    "model": {
+        "figure1": "augend.models.small:figure1",
+        "small": "augend.models.small:small",
+        "linear": "augend.models.small:linear",
+        "mlp": "augend.models.small:mlp",
+        "omega": "augend.models.small:omega",
+        "resnet": "augend.models.resnet:resnet",
+        "preresnet": "augend.models.resnet:preresnet",
+        "resnet18-cifar": "augend.models.resnet:resnet18_cifar",
+    },
+    "data": {
+        "digits": "augend.data.digits:digits",
+        "tilted-digits": "augend.data.tilt:tilted_digits",
+        "mnist": "augend.data.named:mnist",
+        "mnist-tilt": "augend.data.tilt:mnist_tilt",
+        "cifar10": "augend.data.named:cifar10",
+        "cifar100": "augend.data.named:cifar100",
+    },
+}
+
+PUBLIC: dict[str, str] = {
+    "AugendError": "augend.contract:AugendError",
+    "Batch": "augend.contract:Batch",
+    "Draws": "augend.randomness:Draws",
+    "Picks": "augend.contract:Picks",
+    "cache_trunk": "augend.stages.cache:cache_trunk",
+    "compare": "augend.study.compare:compare",
+    "fit": "augend.study.fit:fit",
+    "freeze_below": "augend.stages.freeze:freeze_below",
+    "load": "augend.evaluate.load:load",
+    "split_model": "augend.models.split:split_model",
+}
+
+_ADDED: dict[str, dict[str, Any]] = {kind: {} for kind in BUILTIN}
+_T = TypeVar("_T", bound=Callable[..., Any])
+
+
+def known(kind: str) -> list[str]:
+    """All words of a kind ("order", "augment", "objective", "model", "data"), sorted."""
+    return sorted({*BUILTIN[kind], *_ADDED[kind]})
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """``"; did you mean 'x'?"``, or an empty string when nothing is near."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def imported(target: str) -> Any:
+    """The object that "module:attribute" names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def lookup(kind: str, word: str) -> Any:
+    """The class or function that a recipe's word means."""
+    if word in _ADDED[kind]:
+        return _ADDED[kind][word]
+    if word not in BUILTIN[kind]:
+        words = known(kind)
+        raise AugendError(f"unknown {kind} {word!r}{nearest(word, words)} (known: {', '.join(words)})")
+    return imported(BUILTIN[kind][word])
+
+
+def options(kind: str, word: str) -> dict[str, inspect.Parameter]:
+    """The options a word takes, in order, as parameters of its constructor (context arguments left out)."""
+    parameters = inspect.signature(lookup(kind, word)).parameters
+    context = {"reduction", "shape", "classes", "root", "generator"}
+    return {name: p for name, p in parameters.items() if name not in context}
+
+
+class _Register:
+    """`@augend.register.objective("my-loss")`: adds a word of your own to the recipes of this process."""
+
+    def _add(self, kind: str, word: str) -> Callable[[_T], _T]:
+        def add(target: _T) -> _T:
+            if word in BUILTIN[kind] and _ADDED[kind].get(word) is None:
+                raise AugendError(f"{kind} {word!r} is built in; register yours under another word")
+            _ADDED[kind][word] = target
+            return target
+
+        return add
+
+    def order(self, word: str) -> Callable[[_T], _T]:
+        """Register a class that follows `augend.contract.Order`."""
+        return self._add("order", word)
+
+    def augment(self, word: str) -> Callable[[_T], _T]:
+        """Register a class that follows `augend.contract.Augment` or `Mixing`."""
+        return self._add("augment", word)
+
+    def objective(self, word: str) -> Callable[[_T], _T]:
+        """Register an nn.Module that follows `augend.contract.Term` (attributes it lacks get their defaults)."""
+        return self._add("objective", word)
+
+    def model(self, word: str) -> Callable[[_T], _T]:
+        """Register ``build(*options, shape, classes) -> nn.Module``."""
+        return self._add("model", word)
+
+    def data(self, word: str) -> Callable[[_T], _T]:
+        """Register ``build(*options, root) -> augend.data.Split``."""
+        return self._add("data", word)
+
+
+register = _Register()
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a file of the user's that registers components."""
+    file = Path(path)
+    if not file.is_file():
+        raise AugendError(f"--plugin {path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"augend_plugin_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except AugendError:
+        raise
+    except Exception as error:
+        raise AugendError(f"--plugin {path}: {type(error).__name__}: {error}") from error
