@@ -8,7 +8,7 @@ from typing import Any
 from augend.names import PUBLIC, imported, register
 
 __version__ = "0.1.0"
-__all__ = [*sorted(PUBLIC), "register"]  # noqa: PLE0604
+__all__ = [*sorted(PUBLIC), "register"]
 
 
 def __getattr__(name: str) -> Any:

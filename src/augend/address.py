@@ -35,7 +35,9 @@ class Address:
     def parse(cls, text: str) -> Address:
         found = _ADDRESS.fullmatch(text.strip())
         if found is None:
-            raise AugendError(f"{text!r} is no address; write it like net, net.features, net[:layer3] or net.features@a")
+            raise AugendError(
+                f"{text!r} is no address; write it like net, net.features, net[:layer3] or net.features@a"
+            )
         tensor = found["tensor"] or (f":{found['stage']}" if found["stage"] else "")
         if tensor == ":classify":  # `features` is what enters the last stage of every classifier
             tensor = "features"

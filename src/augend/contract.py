@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
     from augend.randomness import Draws
 
 __all__ = [
-    "Augment",
     "AugendError",
+    "Augment",
     "Batch",
     "Component",
     "Mixing",
@@ -85,7 +84,7 @@ class Batch:
         weight: float32 ``(rows,)`` or None.
         params: view -> what was drawn for it, float32 ``(rows, p)``.
         deferred: address -> view -> parameters of the augmentations that act on that tensor instead of on the pixels.
-        cached: address -> view -> features ``(rows, ...)`` taken from the cache of the frozen part.
+        cached: network -> tensor -> view -> features ``(rows, ...)`` taken from the cache of the frozen part.
     """
 
     views: dict[str, Tensor]
@@ -94,7 +93,7 @@ class Batch:
     weight: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
     deferred: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    cached: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    cached: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
 
 
 class Probe(Protocol):
@@ -169,6 +168,3 @@ class Term(Protocol):
         ids: Tensor | None = None,
         draws: Draws | None = None,
     ) -> Tensor: ...
-
-
-Device = "torch.device | str"

@@ -74,7 +74,9 @@ class Draws:
         True
     """
 
-    def __init__(self, seed: int, stream: str, step: int = 0, keys: Tensor | int = 1, *, _key: int | None = None) -> None:
+    def __init__(
+        self, seed: int, stream: str, step: int = 0, keys: Tensor | int = 1, *, _key: int | None = None
+    ) -> None:
         self.keys = torch.arange(keys) if isinstance(keys, int) else keys
         self._key = (
             _key if _key is not None else _splitmix64_int((stream_key(seed, stream) + step * int(_GOLDEN)) & _MASK)
@@ -116,7 +118,7 @@ class Draws:
 
     def normal(self, n: int = 1) -> Tensor:
         """float32 ``(rows, n)``, standard normal (inverse transform)."""
-        return torch.special.ndtri((self.uniform(n).double() + 2.0**-25)).float()
+        return torch.special.ndtri(self.uniform(n).double() + 2.0**-25).float()
 
     def permutation(self, size: int) -> Tensor:
         """int64 ``(rows, size)``: an independent permutation of 0 .. size - 1 for each row."""

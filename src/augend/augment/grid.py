@@ -1,0 +1,47 @@
+"""A picture of what an augmentation does, for reports and the eye."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from augend.augment.chain import Chain
+from augend.randomness import Draws
+
+__all__ = ["grid"]
+
+GAP = 2  # white pixels around every picture
+
+
+def grid(pictures: Tensor, chain: Chain, draws: Draws, columns: int, progress: float = 0.0) -> Tensor:
+    """Pictures beside their augmented versions, one line each.
+
+    Args:
+        pictures: uint8 ``(n, C, H, W)``. If the chain mixes, a line's partners are the pictures that follow.
+        chain: the augmentations of a view.
+        draws: where the numbers come from; column j uses its child "column j", row i the key i.
+        columns: augmented versions beside the original.
+        progress: of the phase, 0 .. 1, for strengths that follow it.
+
+    Returns:
+        uint8 ``(C, n (H + 2) + 2, (columns + 1) (W + 2) + 2)``.
+    """
+    count, channels, height, width = pictures.shape
+    sources = chain.sources(progress)
+    partners = (torch.arange(count)[:, None] + torch.arange(sources)) % max(count, 1)
+    x = pictures.index_select(0, partners.flatten().to(pictures.device))
+    labels = torch.zeros(count, sources, dtype=torch.int64, device=pictures.device)
+    shown = [pictures]
+    for column in range(columns):
+        params = chain.draw(draws.child(f"column {column}").rows(torch.arange(count)), progress)
+        if chain.mixing is None:
+            made = chain.apply(x, params)
+        else:
+            own, mixing = chain.split(params, sources)
+            parts = chain.apply(x, own).view(count, sources, channels, height, width)
+            made = chain.mixing.mix(parts, labels, mixing)[0]
+        shown.append(made.mul(255).round_().clamp_(0, 255).to(torch.uint8))
+    tiles = torch.stack(shown, 1)  # (n, columns + 1, C, H, W)
+    tiles = torch.nn.functional.pad(tiles, (0, GAP, 0, GAP), value=255)
+    page = tiles.permute(2, 0, 3, 1, 4).reshape(channels, count * (height + GAP), (columns + 1) * (width + GAP))
+    return torch.nn.functional.pad(page, (GAP, 0, GAP, 0), value=255)

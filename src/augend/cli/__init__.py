@@ -1,0 +1,50 @@
+"""The command `augend`. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from augend.cli import compare, recipes, train
+from augend.contract import AugendError, Saved
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="augend",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="What data augmentation buys, without paying what it usually costs: compare training procedures on your pictures.",
+)
+compare.add_to(app)
+train.add_to(app)
+app.add_typer(recipes.app, name="recipes")
+
+
+@app.callback(invoke_without_command=True)
+def _about(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from augend import __version__
+
+        typer.echo(f"augend {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except Saved as saved:
+        print(f"augend: {saved}", file=sys.stderr)
+        sys.exit(saved.code)
+    except AugendError as error:
+        print(f"augend: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("augend: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output is gone
+        sys.exit(0)

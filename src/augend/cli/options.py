@@ -1,0 +1,42 @@
+"""Options that several commands share, under the same names everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Root = Annotated[
+    str | None,
+    typer.Option("--data-root", help="Folder of named data sets (default: AUGEND_DATA).", show_default=False),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A built-in word, a timm name or torchvision:NAME (default: by the data).", show_default=False
+    ),
+]
+SettingsName = Annotated[str, typer.Option("--settings", help="What recipes share: good-practice, quick or a file.")]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Of one trial: 2000step or 30epoch (default: the settings').", show_default=False),
+]
+Seed = Annotated[int, typer.Option("--seed", help="The base seed.")]
+Size = Annotated[int | None, typer.Option("--size", help="Side in pixels of a folder's pictures.", show_default=False)]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file that registers components of yours.", show_default=False),
+]
+Precision = Annotated[str, typer.Option("--precision", help="auto (timed), 32-true or bf16-mixed.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON on stdout; everything else goes to stderr.")]
+
+
+def plugin_paths(plugins: list[Path] | None) -> tuple[str, ...]:
+    """Absolute paths, so that a run resumes from another folder."""
+    return tuple(str(path.resolve()) for path in plugins or ())
+
+
+def data_word(data: str) -> str:
+    """A folder as an absolute path; a word as it is."""
+    return str(Path(data).resolve()) if Path(data).is_dir() else data

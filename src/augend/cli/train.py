@@ -1,0 +1,208 @@
+"""`augend train`, `resume`, `evaluate`, `predict`: one run and the model it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augend.cli.options import (
+    Budget,
+    Json,
+    Model,
+    Plugins,
+    Precision,
+    Root,
+    Seed,
+    SettingsName,
+    Size,
+    data_word,
+    plugin_paths,
+)
+
+__all__ = ["add_to"]
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="A folder of class folders, or digits, mnist, cifar10, cifar100.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="As tune.until=2000step or optimizer.lr=3e-4.", show_default=False)
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A name (augend recipes) or a file.")] = "augmented",
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default=False)] = None,
+    model: Model = None,
+    budget: Budget = None,
+    settings: SettingsName = "good-practice",
+    seed: Seed = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the recipe, as split=layer3.", show_default=False)
+    ] = None,
+    data_root: Root = None,
+    size: Size = None,
+    precision: Precision = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the CPU (default: its cores).", show_default=False)
+    ] = None,
+    devices: Annotated[int, typer.Option(help="Ranks on this machine.")] = 1,
+    deterministic: Annotated[
+        bool, typer.Option(help="Only deterministic GPU kernels: resuming is then exact there too.")
+    ] = False,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Train one recipe and leave a model that `augend.load` and `augend predict` take."""
+    from augend.contract import AugendError
+    from augend.names import load_plugin
+    from augend.runner.folder import RunFolder
+    from augend.runner.hardware import Hardware, default_accelerator
+    from augend.runner.job import Job, load_splits, resolve_job, start
+    from augend.study.compare import next_folder
+
+    params: dict[str, Any] = {}
+    for item in set_ or []:
+        key, found, value = item.partition("=")
+        if not found:
+            raise AugendError(f"--set {item}: write it as NAME=VALUE, as split=layer3")
+        params[key] = value
+    plugins = plugin_paths(plugin)
+    for path in plugins:
+        load_plugin(path)
+    job = Job(
+        data=data_word(data),
+        recipe=recipe,
+        settings=settings,
+        overrides=tuple(overrides or ()),
+        params=params,
+        model=model,
+        budget=budget,
+        seed=seed,
+        root=data_root,
+        size=size,
+        plugins=plugins,
+    )
+    folder = RunFolder(out or next_folder("train", data))
+    if folder.exists:
+        raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
+    splits = load_splits(job)
+    plan = resolve_job(job, splits)
+    base = Hardware(
+        accelerator=default_accelerator(),
+        devices=devices,
+        threads=threads or os.cpu_count() or 1,
+        deterministic=deterministic,
+    )
+    hardware = _choose(plan, splits, base, precision)
+    from augend.cli.compare import command_line
+    from augend.cli.display import TrainDisplay
+
+    for split in splits.values():
+        for note in split.notes:
+            print(f"note: {note}", file=sys.stderr)
+    with TrainDisplay() as display:
+        assert isinstance(display, TrainDisplay)
+        result = start(job, folder, hardware, plan=plan, splits=splits, command=command_line(), listen=display)
+    _show(folder.path, result, as_json)
+
+
+def _choose(plan: Any, splits: Any, base: Any, precision: str) -> Any:
+    import dataclasses
+
+    from augend.runner.probe import choose
+
+    if precision != "auto":
+        return dataclasses.replace(base, precision=precision)
+    return choose(plan, splits, base)[0]
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    as_json: Json = False,
+) -> None:
+    """Continue a run that was stopped or killed; it ends with the same bits. A finished run is left as it is."""
+    from augend.cli.display import TrainDisplay
+    from augend.runner.folder import RunFolder
+    from augend.runner.job import resume as go_on
+
+    done = RunFolder(run).done
+    with TrainDisplay() as display:
+        assert isinstance(display, TrainDisplay)
+        result = go_on(run, listen=display)
+    if done:
+        print(f"{run} is finished already; nothing was done", file=sys.stderr)
+    _show(run, result, as_json)
+
+
+def _show(path: Path, result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    typer.echo(f"{result['title']} ({result['recipe']}), seed {result['seed']}, {result['steps']} steps")
+    for split in [key for key in result if key in ("valid", "test") or key.startswith("shifted:")]:
+        typer.echo(f"  {split:<18} {100 * result[split]:.2f} % right")
+    seconds = result["ledger"]["seconds"]
+    training = sum(value for part, value in seconds.items() if part != "evaluation")
+    typer.echo(f"  training           {training:.1f} s, {result['ledger']['flops'] / 1e12:.3g} TFLOP")
+    typer.echo(f"  model              {path / 'model.safetensors'}")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model.safetensors.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Another data set or folder (default: the run's own).", show_default=False),
+    ] = None,
+    data_root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a trained model: accuracy, balanced accuracy, calibration, per class, on every split."""
+    from augend.evaluate.judge import judge
+
+    found = judge(run, data_word(data) if data else None, data_root)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for split, scores in found["splits"].items():
+        typer.echo(
+            f"{split} ({scores['pictures']} pictures): {100 * scores['accuracy']:.2f} % right, balanced "
+            f"{100 * scores['balanced_accuracy']:.2f} %, cross-entropy {scores['nll']:.4f} nats, "
+            f"calibration error {100 * scores['ece']:.2f} points"
+        )
+    last = found["splits"].get("test") or next(iter(found["splits"].values()))
+    for name, recall in last["recall"].items():
+        typer.echo(f"  {name:<20} {'no pictures' if recall is None else f'{100 * recall:.1f} %'}")
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model.safetensors.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files or folders of them.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: picture, class, probability.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is on pictures."""
+    from augend.evaluate.pictures import predict_files
+
+    rows, unreadable = predict_files(run, pictures)
+    for line in unreadable:
+        print(f"augend: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(rows))
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["picture", "class", "probability"])
+        writer.writerows([[row["picture"], row["class"], f"{row['probability']:.4f}"] for row in rows])
+    else:
+        for row in rows:
+            typer.echo(f"{row['picture']}: {row['class']} ({100 * row['probability']:.1f} %)")
+    if unreadable:
+        raise typer.Exit(3 if rows else 2)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (train, resume, evaluate, predict):
+        app.command()(command)

@@ -1,0 +1,281 @@
+"""Pictures in memory, and a data set cut into train, validation and test.
+
+Pictures stay uint8 and resident on the device; `fetch` turns the numbers that an order picked into pixels. Conversion
+to float, augmentation and normalisation come later and belong to others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from augend.contract import AugendError
+from augend.data.splits import Amount, stratified
+from augend.randomness import Draws
+
+__all__ = ["TRAITS", "Pictures", "Split"]
+
+#: What a label may survive: a set's `traits` are a subset of these.
+TRAITS = frozenset({"hflip", "vflip", "colour", "rotate", "crop"})
+
+_CHUNK = 1024  # pictures converted at once: bounds what statistics and resizing need beside the pictures themselves
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Labelled pictures of one shape, on one device.
+
+    Attributes:
+        pixels: uint8 ``(N, C, H, W)``, 0 to 255.
+        labels: int64 ``(N,)``, class numbers.
+        ids: a name for every picture that stays the same over runs and machines (a path relative to the data, say).
+
+    Example:
+        >>> pictures = Pictures(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b", "c"))
+        >>> pictures.take([2, 1]).ids
+        ('c', 'b')
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            found = f"{str(self.pixels.dtype).removeprefix('torch.')} {tuple(self.pixels.shape)}"
+            raise AugendError(f"pictures must be uint8 (N, C, H, W), found {found}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            found = f"{str(self.labels.dtype).removeprefix('torch.')} {tuple(self.labels.shape)}"
+            raise AugendError(f"labels must be int64 ({len(self.pixels)},), one a picture, found {found}")
+        if len(self.ids) != len(self.pixels):
+            raise AugendError(f"there are {len(self.pixels)} pictures but {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every picture."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> Pictures:
+        """The same pictures on a device (itself when they are there)."""
+        return Pictures(self.pixels.to(device), self.labels.to(device), self.ids)
+
+    def take(self, index: Tensor | Sequence[int]) -> Pictures:
+        """A copy of some pictures, in the order of their numbers `index`, ``(n,)``."""
+        number = torch.as_tensor(index, dtype=torch.int64).cpu()
+        here = number.to(self.pixels.device)
+        return Pictures(
+            self.pixels.index_select(0, here),
+            self.labels.index_select(0, here),
+            tuple(self.ids[i] for i in number.tolist()),
+        )
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What a step trains on.
+
+        Args:
+            index: int64 ``(rows, sources)``, picture numbers, on any device.
+
+        Returns:
+            Pixels, uint8 ``(rows, sources, C, H, W)``, and labels, int64 ``(rows, sources)``, both on the pictures'
+            device.
+        """
+        flat = index.reshape(-1).to(self.pixels.device)
+        pixels = self.pixels.index_select(0, flat)
+        return pixels.view(*index.shape, *pixels.shape[1:]), self.labels.index_select(0, flat).view(index.shape)
+
+    def resized(self, side: int) -> Pictures:
+        """The same pictures with a short side of `side` pixels: bilinear, antialiased if smaller, rounded to uint8."""
+        height, width = self.pixels.shape[2:]
+        if side < 1:
+            raise AugendError(f"size must be at least 1 pixel, found {side}")
+        short = min(height, width)
+        target = (round(height * side / short), round(width * side / short))
+        if target == (height, width):
+            return self
+        parts = [
+            functional.interpolate(part.float(), size=target, mode="bilinear", antialias=True)
+            .round_()
+            .clamp_(0, 255)
+            .to(torch.uint8)
+            for part in torch.split(self.pixels, _CHUNK)
+        ]
+        empty = self.pixels.new_empty(0, self.pixels.shape[1], *target)
+        return Pictures(torch.cat([empty, *parts]), self.labels, self.ids)
+
+    def counts(self, classes: int) -> list[int]:
+        """How many pictures each of `classes` classes has."""
+        return torch.bincount(self.labels, minlength=classes).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A data set cut into pieces, with what is known about it.
+
+    Attributes:
+        name: the word or path that was asked for.
+        classes: names, by class number.
+        train, valid, test: the pieces; `test` is empty where a set given in Python has none.
+        traits: what labels survive, a subset of `TRAITS` (``rotate``: by up to about 30 degrees; ``crop``: losing an
+            edge; ``colour``: other light and hue).
+        shifted: further fixed test sets, reported beside the test set, never deciding.
+        held: pieces cut from train under a name of their own (`hold`).
+        fixed_test: whether the test set is the same in every repeat (the set's own), or was redrawn.
+        seed, repeat: what the split was drawn with.
+        notes: one line each, for the user: what was left out, how the folder was understood.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Pictures
+    valid: Pictures
+    test: Pictures
+    traits: frozenset[str]
+    shifted: Mapping[str, Pictures] = field(default_factory=dict)
+    held: Mapping[str, Pictures] = field(default_factory=dict)
+    fixed_test: bool = False
+    seed: int = 0
+    repeat: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.traits - TRAITS)
+        if unknown:
+            raise AugendError(f"{self.name}: unknown trait {unknown[0]!r} (known: {', '.join(sorted(TRAITS))})")
+        for piece, pictures in self.pieces().items():
+            if pictures.shape != self.train.shape:
+                raise AugendError(f"{self.name}: {piece} is {pictures.shape} but train is {self.train.shape}")
+            if len(pictures) and not 0 <= int(pictures.labels.min()) <= int(pictures.labels.max()) < len(self.classes):
+                raise AugendError(f"{self.name}: {piece} has a label outside 0 .. {len(self.classes) - 1}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every picture."""
+        return self.train.shape
+
+    def pieces(self) -> dict[str, Pictures]:
+        """Every piece by name: train, valid, test, ``held/NAME``, ``shifted/NAME``."""
+        return {
+            "train": self.train,
+            "valid": self.valid,
+            "test": self.test,
+            **{f"held/{name}": pictures for name, pictures in self.held.items()},
+            **{f"shifted/{name}": pictures for name, pictures in self.shifted.items()},
+        }
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        # Integers all the way to the last division: the same floats for any chunk, device and number of threads.
+        total = torch.zeros(self.shape[0], dtype=torch.int64)
+        squares = torch.zeros_like(total)
+        for part in torch.split(self.train.pixels, _CHUNK):
+            wide = part.to(torch.int32)
+            total += wide.sum((0, 2, 3), dtype=torch.int64).cpu()
+            squares += (wide * wide).sum((0, 2, 3), dtype=torch.int64).cpu()
+        n = max(1, len(self.train) * self.shape[1] * self.shape[2])
+        mean = [value / n for value in total.tolist()]
+        std = [math.sqrt(max(0.0, value / n - m * m)) for value, m in zip(squares.tolist(), mean, strict=True)]
+        return tuple(m / 255 for m in mean), tuple(max(s, 1.0) / 255 for s in std)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the training pixels in [0, 1], one a channel."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the training pixels in [0, 1], one a channel; never below one grey level, 1/255."""
+        return self._moments[1]
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits (blake2b) over the pixels and labels of every piece."""
+        digest = hashlib.blake2b(digest_size=16)
+        for piece, pictures in self.pieces().items():
+            digest.update(f"{piece} {tuple(pictures.pixels.shape)}\n".encode(errors="surrogateescape"))
+            digest.update(pictures.pixels.cpu().contiguous().numpy().data)
+            digest.update(pictures.labels.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @cached_property
+    def ids_digest(self) -> str:
+        """32 hexadecimal digits (blake2b) over the ids of every piece: which picture is where."""
+        digest = hashlib.blake2b(digest_size=16)
+        for piece, pictures in self.pieces().items():
+            digest.update("\0".join((piece, *pictures.ids, "\n")).encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with every piece on a device."""
+        moved = self._with({piece: pictures.to(device) for piece, pictures in self.pieces().items()})
+        known = {"_moments", "digest", "ids_digest"}  # the contents are the same, so what was computed still holds
+        moved.__dict__.update({name: value for name, value in self.__dict__.items() if name in known})
+        return moved
+
+    def resized(self, side: int) -> Split:
+        """The same split with pictures of another size, see `Pictures.resized`."""
+        return self._with({piece: pictures.resized(side) for piece, pictures in self.pieces().items()})
+
+    def _with(self, pieces: Mapping[str, Pictures]) -> Split:
+        return dataclasses.replace(
+            self,
+            train=pieces["train"],
+            valid=pieces["valid"],
+            test=pieces["test"],
+            held={name: pieces[f"held/{name}"] for name in self.held},
+            shifted={name: pieces[f"shifted/{name}"] for name in self.shifted},
+        )
+
+    def hold(self, parts: Mapping[str, Amount]) -> Split:
+        """Cut named pieces from train, stratified, drawn with the split's own seed and repeat.
+
+        Args:
+            parts: name -> number of pictures (int) or fraction of train (float), as ``hold: {external: 10%}``.
+
+        Example:
+            >>> from augend.data import load
+            >>> split = load("digits").hold({"external": 0.1})
+            >>> len(split.train), len(split.held["external"])
+            (971, 108)
+        """
+        draws = Draws(self.seed, "data/hold/" + "/".join(parts), self.repeat)
+        index = stratified(self.train.labels, (None, *parts.values()), draws, what=f"{self.name}: hold")
+        held = {name: self.train.take(part) for name, part in zip(parts, index[1:], strict=True)}
+        return dataclasses.replace(self, train=self.train.take(index[0]), held={**self.held, **held})
+
+    def majority(self, piece: str = "test") -> tuple[str, float]:
+        """The largest class of train, and the accuracy in `piece` of always answering it."""
+        largest = max(range(len(self.classes)), key=self.train.counts(len(self.classes)).__getitem__)
+        pictures = self.pieces()[piece]
+        right = int((pictures.labels == largest).sum())
+        return self.classes[largest], right / len(pictures) if len(pictures) else math.nan
+
+    def record(self) -> dict[str, Any]:
+        """What a study stores about its data, as JSON values; no picture, no path of this machine beyond `name`."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "traits": sorted(self.traits),
+            "seed": self.seed,
+            "repeat": self.repeat,
+            "fixed_test": self.fixed_test,
+            "counts": {piece: pictures.counts(len(self.classes)) for piece, pictures in self.pieces().items()},
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "digest": self.digest,
+            "ids_digest": self.ids_digest,
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,1 @@
+"""Judging networks: predictions, metrics, loading a trained model."""

@@ -1,0 +1,126 @@
+"""A trained model back from its file: a plain `nn.Module` that takes pictures of any size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augend.address import Address
+from augend.contract import AugendError, Component
+from augend.models import build
+from augend.models.stages import Stages
+from augend.stages.networks import Networks
+
+__all__ = ["Classifier", "load"]
+
+
+class Classifier(nn.Module):
+    """A trained classifier.
+
+    Attributes:
+        classes: names, by class number.
+        shape: ``(C, H, W)`` that it was trained at.
+
+    Called on uint8 pictures or floats in [0, 1], ``(N, C, H, W)`` or ``(C, H, W)`` of any size, it resizes the short side
+    to the training size, crops the centre, and returns logits ``(N, classes)``. Colour is made grey, or grey repeated,
+    where the model asks for it. Normalisation is part of the model.
+    """
+
+    def __init__(self, networks: Networks, result: str, classes: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.networks, self.result, self.classes, self.shape = networks, result, classes, shape
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits ``(N, classes)``, float32."""
+        return self.networks.tensor(Address(self.result), self.fitted(pictures)).float()
+
+    def probabilities(self, pictures: Tensor) -> Tensor:
+        """Softmax of the logits, without gradients: float32 ``(N, classes)``."""
+        with torch.no_grad():
+            return functional.softmax(self(pictures), dim=1)
+
+    def fitted(self, pictures: Tensor) -> Tensor:
+        """Pictures as the networks take them: float32 in [0, 1], the training size and number of channels."""
+        x = pictures if pictures.ndim == 4 else pictures[None]
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise AugendError(f"pictures must be (N, C, H, W) with 1 or 3 channels, found {tuple(pictures.shape)}")
+        x = x.float().div(255.0) if x.dtype == torch.uint8 else x.float()
+        channels, height, width = self.shape
+        if x.shape[1] != channels:
+            weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+            x = (x * weights).sum(1, keepdim=True) if channels == 1 else x.expand(-1, channels, -1, -1)
+        if x.shape[2:] == (height, width):
+            return x
+        scale = max(height / x.shape[2], width / x.shape[3])
+        size = [max(height, round(x.shape[2] * scale)), max(width, round(x.shape[3] * scale))]
+        x = functional.interpolate(x, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        return x[:, :, top : top + height, left : left + width]
+
+
+def load(path: str | Path) -> Classifier:
+    """A trained model, in eval mode, from a run's or a study's folder or from its ``model.safetensors``.
+
+    Nothing is unpickled. A file that is damaged, foreign or of a newer schema is one clear error.
+
+    Example:
+        >>> model = load(getfixture("trained_run"))  # doctest: +SKIP
+        >>> model(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape  # doctest: +SKIP
+        torch.Size([1, 10])
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "model.safetensors"
+    if not file.is_file():
+        raise AugendError(f"{path}: there is no model here (no {file.name}); a run writes it when it ends")
+    tensors, about = _read(file)
+    networks: dict[str, Stages] = {}
+    inputs: dict[str, Address | None] = {}
+    shape = tuple(about["shape"])
+    for name, spec in about["networks"].items():
+        inputs[name] = None if spec["input"] is None else Address.parse(spec["input"])
+        entering = shape
+        if inputs[name] is not None:
+            so_far = Networks(networks, inputs).eval()
+            assert isinstance(so_far, Networks)
+            with torch.no_grad():
+                entering = tuple(so_far.tensor(inputs[name], torch.zeros(2, *shape)).shape[1:])  # type: ignore[arg-type]
+        own = {key: tensors[f"{name}.{key}"].flatten() for key in ("mean", "std") if f"{name}.{key}" in tensors}
+        networks[name] = build(
+            Component(spec["model"]["word"], spec["model"]["options"]),
+            shape=entering,
+            classes=spec["classes"],
+            cuts=spec["cuts"],
+            generator_seed=0,
+            **own,
+        )
+    built = Networks(networks, inputs)
+    try:
+        built.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise AugendError(f"{file}: its weights do not fit the network that it describes ({first})") from error
+    model = Classifier(built, about["result"], tuple(about["classes"]), (shape[0], shape[1], shape[2]))
+    return model.eval()
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AugendError(f"{file}: cannot be read as safetensors ({error})") from error
+    if "augend" not in metadata:
+        raise AugendError(f"{file}: weights without augend's description; only models that augend wrote can be loaded")
+    about: dict[str, Any] = json.loads(metadata["augend"])
+    if about.get("schema") != 1:
+        raise AugendError(f"{file}: written by a newer augend (schema {about.get('schema')}); update this one")
+    return tensors, about

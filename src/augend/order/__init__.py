@@ -1,0 +1,1 @@
+"""Which examples come next: orders return picks (rows of picture numbers), never batches."""

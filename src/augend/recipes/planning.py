@@ -1,0 +1,246 @@
+"""The phases of a bound recipe become those of a plan, one key after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from augend import names
+from augend.address import Address, Slice
+from augend.contract import AugendError, Component
+from augend.recipes import words
+from augend.recipes.augmentations import TRAITS, expand
+from augend.recipes.checks import check_address, check_phase, in_order, referred, upstream
+from augend.recipes.components import OPTIMIZERS, checked_options, complete, copies
+from augend.recipes.durations import epoch_steps, fixed_steps, resolve_steps
+from augend.recipes.language import Composed
+from augend.recipes.library import Settings
+from augend.recipes.plan import Duration, NetworkPlan, PhasePlan, Plan, TermPlan
+from augend.recipes.reading import Place
+from augend.recipes.schedules import completed
+from augend.recipes.schema import NetworkWords, PhaseWords, checked
+from augend.recipes.terms import planned_term, trained
+from augend.recipes.words import Fresh, Multiple
+
+__all__ = ["Resolving", "data_word"]
+
+
+def data_word(value: object, place: Place) -> str:
+    """What a role is bound to: the name of a data set or the path of a folder."""
+    if not isinstance(value, str) or not value:
+        raise place.found(value, "the name of a data set or the path of a folder")
+    return value
+
+
+class Resolving:
+    """One resolution: the bound recipe, the settings and the facts of the data. `plan` is its answer."""
+
+    def __init__(
+        self,
+        recipe: Composed,
+        settings: Settings,
+        sizes: Mapping[str, int],
+        traits: Mapping[str, frozenset[str]],
+        side: int | None,
+    ) -> None:
+        self.recipe, self.place, self.sizes, self.traits, self.side = recipe, recipe.place, sizes, traits, side
+        self.settings, self.settings_place = settings.words, Place(settings.source)
+        self.roles = {role: data_word(text, self.place.at(f"data.{role}")) for role, text in recipe.data.items()}
+        for role in self.roles:
+            if role not in sizes or role not in traits:
+                raise AugendError(
+                    f"{self.place.text}: data role {role!r} has no size or traits; load {self.roles[role]!r}"
+                )
+        self.networks = self._networks()
+        self.optimizer = _optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
+        self.schedule = completed(self.settings.schedule, self.settings_place.at("schedule"))
+
+    def plan(self, budget: str | None) -> Plan:
+        """The plan, its steps resolved as far as they can be."""
+        phases = self._phases()
+        networks = self._reached(phases)
+        phases = [replace(phase, train=trained(phase, networks)) for phase in phases]
+        for phase in phases:
+            check_phase(phase, networks, self.place.inside(phase.name))
+        used = {"main", *(phase.data for phase in phases), *(network.classes for network in networks.values())}
+        plan = Plan(
+            recipe=self.recipe.name,
+            title=self.recipe.title,
+            networks=networks,
+            result=self.recipe.result,
+            roles={role: text for role, text in self.roles.items() if role in used},
+            phases=tuple(phases),
+            budget=self._budget(budget, phases),
+        )
+        return resolve_steps(plan, self.sizes)
+
+    def _networks(self) -> dict[str, NetworkPlan]:
+        found: dict[str, NetworkPlan] = {}
+        for name, tree in self.recipe.networks.items():
+            place = self.place.at(f"networks.{name}")
+            written = checked(NetworkWords, tree, place)
+            if written.classes not in self.roles:
+                raise place.at("classes").unknown(written.classes, self.roles, "role")
+            model = written.model
+            if model.word in names.known("model"):
+                model = complete("model", model, place.at("model"))
+            found[name] = NetworkPlan(model, written.input, written.classes, written.weights)
+        for name, network in found.items():
+            if network.input is not None:
+                check_address(network.input, found, (), self.place.at(f"networks.{name}.input"))
+        for name in self.recipe.result:
+            if name not in found:
+                raise self.place.at("result").unknown(name, found, "network")
+        return in_order(found, self.place)
+
+    def _reached(self, phases: Sequence[PhasePlan]) -> dict[str, NetworkPlan]:
+        """The networks that a result, a term, an augmentation or copied weights need; the rest is not built."""
+        needed = [Address(name) for name in self.recipe.result]
+        for phase in phases:
+            needed += [address for term in phase.terms for address in (*term.of, *term.to)]
+            needed += [address for ops in phase.views.values() for _, address in referred(ops)]
+            needed += [Address(one.network) for one in phase.start.values()]
+            needed += [Address(one.network) for one in phase.train if phase.fit is not None and one.network != "all"]
+        names_ = {one.network for address in needed for one in upstream(address, self.networks)}
+        return {name: network for name, network in self.networks.items() if name in names_}
+
+    def _phases(self) -> list[PhasePlan]:
+        found: list[PhasePlan] = []
+        running = False  # whether the segment has served a step yet
+        segment, optimizer, schedule = 0, self.optimizer, self.schedule
+        for tree in self.recipe.phases:
+            place = self.place.inside(tree["name"])
+            written = checked(PhaseWords, tree, place)
+            if written.skip:
+                continue
+            if written.fit is None:
+                fresh = written.optimizer is not None
+                if fresh:
+                    optimizer = self._begun(written.optimizer, place.at("optimizer"))
+                    schedule = self.schedule
+                    segment += running
+                if written.schedule is not None:
+                    if running and not fresh:
+                        raise place.at("schedule").error(
+                            "belongs to an optimizer, and this phase goes on with an earlier one; add optimizer: fresh"
+                        )
+                    schedule = completed(written.schedule, place.at("schedule"))
+                running = True
+            found.append(self._phase(written, place, segment, optimizer, schedule))
+        if not found:
+            raise self.place.error("every phase is skipped")
+        return found
+
+    def _begun(self, written: Component | Fresh | None, place: Place) -> Component:
+        if isinstance(written, Component):
+            return _optimizer(written, place)
+        assert written is not None
+        changed = {}
+        for option, value in written.changed.items():
+            if isinstance(value, Multiple):
+                own = self.optimizer.options.get(option)
+                if own is None or isinstance(own, bool) or not isinstance(own, int | float):
+                    raise place.at(f"fresh.{option}").error(f"is a multiple of nothing: the settings say {own!r}")
+                value = value.of(own)
+            changed[option] = value
+        return _optimizer(Component(self.optimizer.word, {**self.optimizer.options, **changed}), place.at("fresh"))
+
+    def _phase(
+        self, written: PhaseWords, place: Place, segment: int, optimizer: Component, schedule: Component
+    ) -> PhasePlan:
+        if written.data not in self.roles:
+            raise place.at("data").unknown(written.data, self.roles, "role")
+        traits = self._traits(written.data)
+        views = {
+            view: expand(ops, self.settings.pixels, traits, place.at("augment"))
+            for view, ops in written.augment.items()
+        }
+        for ops in views.values():
+            for option, address in referred(ops):
+                check_address(address, self.networks, (), place.at("augment").at(option))
+        order = complete("order", written.order, place.at("order"))
+        return PhasePlan(
+            name=written.name,
+            data=written.data,
+            rows=self._rows(written.batch, order, place.at("batch")),
+            order=order,
+            views=views,
+            terms=() if written.fit is not None else self._terms(written, list(views), place.at("objective")),
+            train=self._written_train(written, place.at("train")),
+            duration=Duration("step", 0) if written.fit is not None else written.until or Duration("share", 1),
+            steps=None,
+            segment=segment,
+            optimizer=optimizer,
+            schedule=schedule,
+            size=self._size(written.size, place.at("size")),
+            start=self._start(written, place.at("start")),
+            keep=written.keep,
+            cache=written.cache,
+            fit=None if written.fit is None else complete("fit", written.fit, place.at("fit")),
+            clip=self.settings.clip,
+            average=self.settings.average,
+        )
+
+    def _traits(self, role: str) -> frozenset[str]:
+        for trait in self.traits[role]:
+            if trait not in TRAITS:
+                raise AugendError(f"data role {role!r}: found trait {trait!r}; allowed: {', '.join(sorted(TRAITS))}")
+        return self.traits[role]
+
+    def _rows(self, batch: int | Multiple, order: Component, place: Place) -> int:
+        rows = max(1, round(batch.of(self.settings.batch))) if isinstance(batch, Multiple) else batch
+        group = copies(order)
+        if rows < group:
+            raise place.error(f"{rows} rows hold no group of {group} copies; allowed: {group} or more")
+        return rows // group * group
+
+    def _size(self, size: int | Multiple | None, place: Place) -> int | None:
+        if not isinstance(size, Multiple):
+            return size
+        if self.side is None:
+            raise place.error("is a multiple of the data's side, which is not known here; give it in pixels")
+        return max(1, round(size.of(self.side)))
+
+    def _start(self, written: PhaseWords, place: Place) -> dict[str, Slice]:
+        for name, part in written.start.items():
+            for network in (name, part.network):
+                if network not in self.networks:
+                    raise place.unknown(network, self.networks, "network")
+        return dict(written.start)
+
+    def _terms(self, written: PhaseWords, views: Sequence[str], place: Place) -> tuple[TermPlan, ...]:
+        return tuple(
+            planned_term(name, term, views, self.networks, self.recipe.result, self.settings.smoothing, place.at(name))
+            for name, term in written.objective.items()
+        )
+
+    def _written_train(self, written: PhaseWords, place: Place) -> tuple[Slice, ...]:
+        for part in written.train or ():
+            if part.network not in self.networks and part != Slice("all"):
+                raise place.unknown(part.network, [*self.networks, "all"], "network")
+        if written.fit is not None and written.train is None:
+            return tuple(Slice(name) for name in self.recipe.result)
+        return written.train or ()
+
+    def _budget(self, given: str | None, phases: Sequence[PhasePlan]) -> int | None:
+        try:
+            written = words.budget(given) if given is not None else self.settings.budget
+        except ValueError as error:
+            raise AugendError(f"budget: {error}") from None
+        if written is not None and written.unit == "epoch":
+            return epoch_steps(written.amount, self.sizes["main"], self.settings.batch)
+        if written is not None:
+            return int(written.amount)
+        fixed = [fixed_steps(phase, self.sizes) for phase in phases]
+        if any(phase.duration.plateau for phase in phases) or None in fixed:
+            return None
+        return sum(steps or 0 for steps in fixed)
+
+
+def _optimizer(written: Component, place: Place) -> Component:
+    if written.word not in OPTIMIZERS:
+        raise place.unknown(written.word, OPTIMIZERS, "optimizer")
+    found = checked_options(written, OPTIMIZERS[written.word], place)
+    if not found.options["lr"] > 0:
+        raise place.at("lr").found(found.options["lr"], "a number above 0")
+    return found

@@ -1,0 +1,88 @@
+"""Terms of an objective and the weights they reach: addresses completed with views, defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from augend import names
+from augend.address import Address, Slice
+from augend.contract import Component
+from augend.recipes.checks import check_address, upstream
+from augend.recipes.components import complete
+from augend.recipes.plan import NetworkPlan, PhasePlan, TermPlan
+from augend.recipes.reading import Place
+from augend.recipes.words import TermWords
+
+__all__ = ["planned_term", "trained"]
+
+
+def planned_term(
+    name: str,
+    term: TermWords,
+    views: Sequence[str],
+    networks: Mapping[str, NetworkPlan],
+    result: Sequence[str],
+    smoothing: float,
+    place: Place,
+) -> TermPlan:
+    """A term with all its addresses: one without a view is expanded over the views of the phase.
+
+    Args:
+        name: the term's.
+        term: as written.
+        views: of the phase.
+        networks: all that are declared.
+        result: networks that cross-entropy takes when `of` is not written.
+        smoothing: the settings' label smoothing, for terms that have the option and do not say.
+        place: where mistakes are.
+    """
+    component = complete("objective", term.component, place)
+    if smoothing and "smoothing" in names.options("objective", component.word):
+        component = Component(component.word, {"smoothing": smoothing, **component.options})
+    of = term.of
+    if of is None:
+        if component.word != "cross-entropy":
+            raise place.error("of is missing: the address of the tensor, such as net or net.features@a")
+        of = tuple(Address(network) for network in result)
+    for address in (*of, *term.to):
+        check_address(address, networks, views, place)
+    joint = bool(getattr(names.lookup("objective", component.word), "joint", False))
+    bare = [address for address in of if address.view is None]
+    if joint and len(views) > 1 and bare and len(of) > 1:
+        raise place.error(f"{bare[0]} names no view, and the phase has {', '.join(views)}; write {bare[0]}@{views[0]}")
+    full, to = _expanded(of, views), _expanded(term.to, views)
+    if not joint and len(to) == 1:
+        to = to * len(full)
+    if not joint and to and len(to) != len(full):
+        raise place.error(f"of names {len(full)} tensors and to names {len(to)}; allowed: as many, or one")
+    return TermPlan(name, component, float(term.weight), full, to)
+
+
+def trained(phase: PhasePlan, networks: Mapping[str, NetworkPlan]) -> tuple[Slice, ...]:
+    """What a phase trains: as written (``all`` spelled out), or what its terms reach and no further.
+
+    A term that ends at ``net.features`` reaches ``net[:classify]``.
+    """
+    if phase.train:
+        spelled = [[Slice(name) for name in networks] if part == Slice("all") else [part] for part in phase.train]
+        return tuple(dict.fromkeys(part for parts in spelled for part in parts))
+    ends: dict[str, dict[str, None]] = {}
+    for term in phase.terms:
+        for tensor in (one for address in term.of for one in upstream(address, networks)):
+            ends.setdefault(tensor.network, {})[tensor.tensor] = None
+    return tuple(part for name in networks if name in ends for part in _up_to(name, list(ends[name])))
+
+
+def _expanded(addresses: Sequence[Address], views: Sequence[str]) -> tuple[Address, ...]:
+    return tuple(
+        address.at(view) for address in addresses for view in ([address.view] if address.view is not None else views)
+    )
+
+
+def _up_to(network: str, tensors: Sequence[str]) -> list[Slice]:
+    """The weights that tensors of a network depend on: all of it for its result, otherwise the stages before."""
+    if all(tensor == "features" or tensor.startswith(":") for tensor in tensors):
+        if "features" in tensors:
+            return [Slice(network, None, "classify")]
+        return [Slice(network, None, tensor[1:]) for tensor in tensors]
+    return [Slice(network)]

@@ -1,0 +1,65 @@
+"""What a step costs: FLOPs counted once for each distinct phase and shape, on meta copies, then multiplied by steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augend.contract import Batch, Picks
+from augend.cost import count_flops
+from augend.runner.assembly import Scene
+from augend.runner.outputs import Route
+
+__all__ = ["StepCost", "filling_flops", "step_cost"]
+
+_COUNTED: dict[str, int] = {}  # a study's trials share their phases, so a process counts each shape once
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one step over all ranks: passes through networks, and FLOPs (one multiply-add is 2)."""
+
+    forward: int
+    backward: int
+    flops: int
+    copies: int
+
+    def pictures(self, picks: Picks) -> int:
+        """Pictures a step sees: rows x sources, or the distinct pictures of groups."""
+        return picks.index.numel() // self.copies
+
+
+def step_cost(scene: Scene, batch: Batch) -> StepCost:
+    """The cost of a step of this phase; `batch` is this rank's part of one."""
+    phase = scene.phase
+    shapes = {view: tuple(x.shape) for view, x in batch.views.items()}
+    banks = {n: {t: {v: tuple(x.shape) for v, x in b.items()} for t, b in ts.items()} for n, ts in batch.cached.items()}
+    described = {name: str(network) for name, network in phase.networks.items()}
+    key = repr((described, scene.spec.terms, scene.spec.views, scene.spec.train, shapes, banks, scene.spec.rows))
+    if key not in _COUNTED:
+        gather, phase.gather = phase.gather, None
+        try:
+            _COUNTED[key] = count_flops(phase, batch, backward=True).total
+        finally:
+            phase.gather = gather
+    moving = sum(phase.networks.first_moving(route.name) is not None for route in phase.routes)
+    run = sum(not (route.name in scene.banks and route.cut == "") for route in phase.routes)
+    share = scene.spec.rows / len(batch.ids)
+    return StepCost(run, moving, round(_COUNTED[key] * share), getattr(scene.order, "copies", 1))
+
+
+def filling_flops(scene: Scene, route: Route, rows: int) -> int:
+    """FLOPs of `rows` pictures through the frozen part of a network."""
+
+    class Frozen(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = scene.phase.networks.stages(route.name)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return self.network(x, route.frozen_wants, None)  # type: ignore[no-any-return]
+
+    pixels = torch.zeros(scene.spec.rows, *scene.pictures.pixels.shape[1:])
+    return round(count_flops(Frozen(), pixels, backward=False).total * rows / scene.spec.rows)

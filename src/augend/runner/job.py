@@ -1,0 +1,197 @@
+"""From what a person asked for to a run: data, recipe, settings, overrides, seed and machine, kept so that a run resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from augend.contract import AugendError
+from augend.data import load as load_data
+from augend.data.pictures import Split
+from augend.names import load_plugin
+from augend.recipes.plan import Plan
+from augend.runner.folder import RunFolder
+from augend.runner.grids import write_grids
+from augend.runner.hardware import Hardware, describe
+from augend.runner.keeper import Listener, silent
+from augend.runner.loop import run
+
+__all__ = ["Job", "load_splits", "resolve_job", "resume", "start"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides a run, as plain values; written to ``run.json``.
+
+    Attributes:
+        data: a word or a folder, what is trained on (other roles are parameters of the recipe).
+        recipe: a name or a file.
+        settings: a name or a file; what recipes share.
+        overrides: ``tune.until=2000step``, ``optimizer.lr=3e-4``.
+        params: values of the recipe's ``$words``.
+        model: a model word, a timm name, ``torchvision:NAME``, or None for the data's default.
+        budget: a duration, or None for the settings'.
+        seed, repeat: the repeat redraws splits and, by seed + repeat, everything else.
+        root: folder of named data sets (default: AUGEND_DATA).
+        size: side in pixels of a folder's pictures.
+        plugins: files that register components.
+    """
+
+    data: str
+    recipe: str
+    settings: str = "good-practice"
+    overrides: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    budget: str | None = None
+    seed: int = 0
+    repeat: int = 0
+    root: str | None = None
+    size: int | None = None
+    plugins: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**dataclasses.asdict(self), "overrides": list(self.overrides), "plugins": list(self.plugins)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Job:
+        """The job that `to_json` wrote."""
+        return cls(**{**raw, "overrides": tuple(raw["overrides"]), "plugins": tuple(raw["plugins"])})
+
+
+def load_splits(job: Job) -> dict[str, Split]:
+    """The data of every role that the recipe uses."""
+    from augend.recipes import roles
+
+    words = roles(
+        job.recipe,
+        data=job.data,
+        model=job.model or "auto",
+        overrides=job.overrides,
+        params=job.params,
+        settings=job.settings,
+    )
+    return {
+        role: load_data(text, root=job.root, seed=job.seed, repeat=job.repeat, size=job.size)
+        for role, text in words.items()
+    }
+
+
+def default_model(split: Split) -> str:
+    """The network that is trained from scratch where none is named: by size and number of the pictures."""
+    if split.name.split("?")[0] in ("digits", "tilted-digits", "mnist", "mnist-tilt"):
+        return "figure1"
+    if len(split.train) < 5000 or max(split.shape[1:]) > 48:
+        return "small"
+    return "preresnet"
+
+
+def resolve_job(job: Job, splits: Mapping[str, Split], model: nn.Module | None = None) -> Plan:
+    """Look everything up: the plan that the runner runs.
+
+    Args:
+        model: a user's own module in place of the network `net`.
+    """
+    from augend.contract import Component
+    from augend.models import build
+    from augend.models.stages import as_stages, default_split
+    from augend.recipes import resolve
+
+    main = splits["main"]
+    word = job.model or default_model(main)
+    if model is None:
+        stages = build(Component(word), shape=main.shape, classes=len(main.classes), generator_seed=0)
+    else:
+        stages = as_stages(model)
+    return resolve(
+        job.recipe,
+        job.settings,
+        overrides=job.overrides,
+        params=job.params,
+        sizes={role: len(split.train) for role, split in splits.items()},
+        traits={role: split.traits for role, split in splits.items()},
+        split=default_split(stages),
+        budget=job.budget,
+        model=word,
+        data=job.data,
+    )
+
+
+def start(
+    job: Job,
+    folder: RunFolder,
+    hardware: Hardware,
+    *,
+    plan: Plan | None = None,
+    splits: Mapping[str, Split] | None = None,
+    command: str = "",
+    listen: Listener = silent,
+    model: nn.Module | None = None,
+    wait: float = 0.0,
+) -> dict[str, Any]:
+    """Begin a run in a folder that holds none."""
+    from augend import __version__
+    from augend.recipes import resolved_words
+    from augend.recipes.reading import dump
+
+    folder.create()
+    folder.lock(wait)
+    try:
+        if folder.exists:
+            raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
+        splits = load_splits(job) if splits is None else splits
+        plan = resolve_job(job, splits, model) if plan is None else plan
+        folder.write("plan.json", plan.to_json())
+        words = resolved_words(job.recipe, job.settings, overrides=job.overrides, params=job.params)
+        folder.write("recipe.yaml", dump(words))
+        folder.write(
+            "environment.json", {**describe(), "augend": __version__, "command": command, **hardware.to_json()}
+        )
+        write_grids(plan, splits, folder, job.seed + job.repeat)
+        record = {role: split.record() for role, split in splits.items()}
+        folder.write("run.json", {"job": job.to_json(), "hardware": hardware.to_json(), "data": record})
+        return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=hardware, listen=listen, model=model)
+    finally:
+        folder.unlock()
+
+
+def resume(
+    path: str | Path, *, listen: Listener = silent, wait: float = 0.0, splits: Mapping[str, Split] | None = None
+) -> dict[str, Any]:
+    """Continue a run to its end; a finished run is left as it is.
+
+    Precision, memory format and threads are the run's own again; another build or processor is said, because then the last
+    bits may differ.
+    """
+    folder = RunFolder(path)
+    asked = folder.read("run.json")
+    if folder.done:
+        result: dict[str, Any] = folder.read("result.json")
+        return result
+    folder.lock(wait)
+    try:
+        job = Job.from_json(asked["job"])
+        for plugin in job.plugins:
+            load_plugin(plugin)
+        before, now = folder.read("environment.json"), describe()
+        for key in ("torch", "processor", "capability", "gpu"):
+            if before.get(key) != now[key]:
+                listen("note", {"text": f"{key} was {before.get(key)!r} and is {now[key]!r}: the last bits may differ"})
+        splits = load_splits(job) if splits is None else splits
+        for role, split in splits.items():
+            if split.record()["digest"] != asked["data"][role]["digest"]:
+                raise AugendError(
+                    f"{folder.path}: the pictures of role {role!r} have changed since the run began; "
+                    "restore them or start a new run"
+                )
+        plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
+        hardware = Hardware(**asked["hardware"])
+        return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=hardware, listen=listen)
+    finally:
+        folder.unlock()

@@ -1,0 +1,407 @@
+"""What a run remembers between steps: where it is, what it has measured, what it must save; everything `runner` does not do.
+
+The runner loops; the keeper resolves the next phase, restores and saves checkpoints, writes lines of metrics at steps fixed by
+the plan, evaluates, watches for a plateau or a best epoch, and listens for a signal to stop.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from augend.checkpoint import read, write
+from augend.contract import AugendError, Saved
+from augend.cost import Ledger
+from augend.data.pictures import Pictures, Split
+from augend.evaluate.predict import logits
+from augend.recipes.durations import resolve_steps
+from augend.recipes.plan import PhasePlan, Plan
+from augend.recipes.schedules import OnPlateau
+from augend.runner.assembly import Scene, build_networks, slices_of
+from augend.runner.folder import RunFolder
+from augend.runner.hardware import Hardware
+from augend.runner.optimizer import build_optimizer, load_optimizer, save_optimizer
+from augend.stages.average import Average
+
+__all__ = ["Keeper", "Listener", "silent"]
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+
+LINE_EVERY = 50  # steps between lines of metrics: the only places where the host waits for the device
+CURVE_POINTS = 40  # validations a run
+CURVE_PICTURES = 2500  # validation pictures of a curve's point; phase ends and kept bests use all
+SAVE_SECONDS = 10.0
+
+
+def silent(kind: str, values: Mapping[str, Any]) -> None:
+    """A listener that hears nothing."""
+
+
+@dataclass
+class Place:
+    """Where a run is; what a checkpoint holds beside tensors."""
+
+    phase: int = 0
+    step: int = 0
+    global_step: int = 0
+    segment: int = -1
+    segment_step: int = 0
+    done: dict[str, int] = field(default_factory=dict)  # phase number -> steps it took
+    metrics: int = 0  # bytes of metrics.jsonl
+    since: int = 0  # steps since the last line
+    epoch: int = 0  # steps since the last epoch of a watched phase
+    watch: dict[str, Any] = field(default_factory=dict)  # plateau and learning-rate state
+    best: dict[str, Any] = field(default_factory=dict)
+    lines: int = 0
+
+
+class Keeper:
+    """State of a run. See the module.
+
+    Args:
+        splits: role -> data, on the run's device.
+        listen: called with ("phase" | "line" | "valid" | "cache" | "note" | "saved" | "done", values).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        splits: Mapping[str, Split],
+        folder: RunFolder,
+        *,
+        seed: int,
+        hardware: Hardware,
+        fabric: Any,
+        listen: Listener = silent,
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        self.plan, self.splits, self.folder = plan, splits, folder
+        self.seed, self.hardware, self.fabric = seed, hardware, fabric
+        self.listen: Listener = listen if fabric.is_global_zero else silent
+        self.networks = build_networks(plan, splits, seed, model).to(fabric.device)
+        if hardware.channels_last:
+            self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks.eval()
+        self.ledger = Ledger()
+        self.at = Place()
+        self.optimizer: Optimizer | None = None
+        self.average = Average(self.networks, None)
+        self.scene: Scene | None = None
+        self.spec: PhasePlan = plan.phases[0]
+        self.first_step = 0
+        self.sums: dict[str, Tensor] = {}
+        self.epoch_sum: Tensor | None = None
+        self.rate = 1.0
+        self._restored: dict[str, Tensor] = {}
+        self._saved_at = time.monotonic()
+        self._signal: int | None = None
+        split = splits["main"]
+        self._curve = (
+            split.valid if len(split.valid) <= CURVE_PICTURES else split.valid.take(torch.arange(CURVE_PICTURES))
+        )
+
+    # ------------------------------------------------------------------ where to begin
+
+    def restore(self) -> None:
+        """Continue from the newest intact checkpoint, if there is one."""
+        found = self.folder.checkpoints.newest()
+        if found is not None:
+            tensors, state, said = found
+            for line in said:
+                self.listen("note", {"text": line})
+            with torch.no_grad():
+                live = self.networks.state_dict(keep_vars=True)
+                for name, tensor in live.items():
+                    tensor.copy_(tensors[f"net/{name}"])
+            self.at = Place(**state["place"])
+            self.ledger.load_state_dict(state["ledger"])
+            self._restored = tensors
+        if self.fabric.is_global_zero:
+            self.folder.open_metrics(self.at.metrics)
+
+    def begin(self, number: int) -> PhasePlan:
+        """Resolve a phase to whole steps and write that down first."""
+        sizes = {role: len(split.train) for role, split in self.splits.items()}
+        self.plan = resolve_steps(self.plan, sizes, {int(k): v for k, v in self.at.done.items()})
+        self.spec = self.plan.phases[number]
+        if self.fabric.is_global_zero:
+            self.folder.write("plan.json", self.plan.to_json())
+        if self.at.step == 0:
+            for target, source in self.spec.start.items():
+                self.networks.copy_weights(target, source)
+        if self.spec.segment != self.at.segment:
+            self.at.segment, self.at.segment_step = self.spec.segment, 0
+            self.optimizer = None
+            self._restored = {}  # the weights are in place; the rest belongs to the optimizer before
+        return self.spec
+
+    def equip(self, scene: Scene) -> Optimizer:
+        """The optimizer of this phase's segment, over everything that moves in it, its state carried or restored."""
+        self.scene = scene
+        segment = self.networks.only(slices_of(self.plan, self.spec.segment))
+        scene.moving = self.networks.only(list(self.spec.train))
+        self._segment = segment
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.spec.optimizer, segment)
+            self.average = Average(self.networks, self.spec.average)
+        if self._restored:
+            load_optimizer(self.optimizer, segment, _under("opt/", self._restored))
+            self.average.load_state_dict(_under("avg/", self._restored))
+            if self.at.step:
+                scene.order.load_state_dict(_under("order/", self._restored))
+                self.sums = {k: v.to(self.fabric.device) for k, v in _under("sum/", self._restored).items()}
+                self.epoch_sum = self._restored.get("epoch")
+            self._restored = {}
+        self.first_step = self.at.step
+        self.rate = float(self.at.watch.get("lr", {}).get("rate", 1.0))
+        self.epoch_steps = math.ceil(len(scene.pictures) / max(1, self.spec.rows * scene.sources(0.0)))
+        plateau = self.spec.duration.plateau
+        watched = [plateau.watch] if plateau else []
+        if self.spec.schedule.word == "on-plateau":
+            watched.append(str(self.spec.schedule.options.get("watch", "train/loss")))
+        if self.spec.keep != "last":
+            watched.append(self.spec.keep)
+        self._watched = watched
+        self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self._total()})
+        return self.optimizer
+
+    def _total(self) -> int | None:
+        steps = [phase.steps for phase in self.plan.phases]
+        return None if any(s is None for s in steps) else sum(s for s in steps if s is not None)
+
+    def _where(self) -> dict[str, Any]:
+        return {"phase": self.spec.name, "step": self.at.step, "global_step": self.at.global_step}
+
+    # ------------------------------------------------------------------ after each step
+
+    def after(self, terms: Mapping[str, Tensor]) -> bool:
+        """Count a step; lines, evaluations, saves and watches as due. True ends the phase (a plateau)."""
+        at = self.at
+        for name, value in terms.items():
+            held = self.sums.get(name)
+            self.sums[name] = value.detach().clone() if held is None else held.add_(value.detach())
+        at.step += 1
+        at.global_step += 1
+        at.segment_step += 1
+        at.since += 1
+        last = at.step == self.spec.steps
+        valid_due = self._valid_due(last)
+        if at.since >= LINE_EVERY or last or valid_due:
+            self.line()
+        ended = False
+        if self._watched:
+            at.epoch += 1
+            loss = sum(v.detach() for v in terms.values())
+            assert isinstance(loss, Tensor)
+            self.epoch_sum = loss.clone() if self.epoch_sum is None else self.epoch_sum + loss
+            if at.epoch >= self.epoch_steps or last:
+                ended = self._watch_epoch()
+        elif valid_due:
+            self.evaluate()
+        if self._signal is not None or time.monotonic() - self._saved_at > SAVE_SECONDS:
+            self.pause()
+        return ended
+
+    def _valid_due(self, last: bool) -> bool:
+        total = self._total()
+        if last or total is None:
+            return last
+        now, before = self.at.global_step, self.at.global_step - 1
+        return now * CURVE_POINTS // total != before * CURVE_POINTS // total
+
+    def line(self) -> None:
+        """Write the mean of each term since the last line; a loss that is not finite stops the run."""
+        if not self.at.since:
+            return
+        means = {name: float(value) / self.at.since for name, value in self.sums.items()}
+        loss = sum(means.values())
+        if not math.isfinite(loss):
+            raise AugendError(
+                f"the loss is not finite in phase {self.spec.name!r} at step {self.at.step} "
+                f"({', '.join(f'{k} {v}' for k, v in means.items())}); lower the learning rate or set clip; "
+                f"the last good checkpoint is kept in {self.folder.path}"
+            )
+        self.sums, self.at.since = {}, 0
+        self.at.lines += 1
+        values = {
+            "kind": "train",
+            **self._where(),
+            "loss": loss,
+            **means,
+            "seconds": round(self.ledger.training_seconds, 4),
+        }
+        if self.fabric.is_global_zero:
+            self.folder.line(values)
+        self.listen("line", values)
+
+    def evaluate(self, full: bool = False) -> float:
+        """Validation accuracy of the headline, with averaged weights where they are kept."""
+        self.ledger.lap("step")
+        pictures = self.splits["main"].valid if full else self._curve
+        with self.average.applied():
+            values = self._judge(pictures)
+        self.networks.only(list(self.spec.train))
+        self.ledger.lap("evaluation")
+        line = {"kind": "valid", **self._where(), **values, "seconds": round(self.ledger.training_seconds, 4)}
+        if self.fabric.is_global_zero:
+            self.folder.line(line)
+        self.listen("valid", line)
+        return float(values["accuracy"])
+
+    def _judge(self, pictures: Pictures) -> dict[str, float]:
+        values: dict[str, float] = {}
+        self.networks.eval()
+        for place, name in enumerate(self.plan.result):
+            out = logits(
+                self.networks,
+                name,
+                pictures,
+                channels_last=self.hardware.channels_last,
+                autocast=self.hardware.autocast,
+            )
+            right = float((out.argmax(1) == pictures.labels).float().mean()) if len(out) else float("nan")
+            loss = float(torch.nn.functional.cross_entropy(out, pictures.labels)) if len(out) else float("nan")
+            prefix = "" if place == 0 else f"{name}/"
+            values |= {f"{prefix}accuracy": right, f"{prefix}valid_loss": loss}
+        right = self.fabric.broadcast(values["accuracy"]) if self.fabric.world_size > 1 else values["accuracy"]
+        return {**values, "accuracy": right}
+
+    # ------------------------------------------------------------------ epochs that are watched
+
+    def _watch_epoch(self) -> bool:
+        assert self.epoch_sum is not None
+        watched = {"train/loss": float(self.epoch_sum) / self.at.epoch}
+        if any(name.startswith("valid/") for name in self._watched):
+            watched["valid/accuracy"] = self.evaluate(full=self.spec.keep != "last")
+        elif self._valid_due(self.at.step == self.spec.steps):
+            self.evaluate()
+        self.epoch_sum, self.at.epoch = None, 0
+        if self.spec.keep != "last":
+            self._keep_best(watched[self.spec.keep])
+        if self.spec.schedule.word == "on-plateau":
+            self._lower_rate(watched)
+        plateau = self.spec.duration.plateau
+        if plateau is None:
+            return False
+        state = self.at.watch.setdefault("plateau", {"best": None, "bad": 0})
+        return _no_better(state, watched[plateau.watch], plateau.watch, plateau.min_delta) > plateau.patience
+
+    def _lower_rate(self, watched: Mapping[str, float]) -> None:
+        plateau = OnPlateau(self.spec.schedule, float(self.spec.optimizer.options["lr"]))
+        if "lr" in self.at.watch:
+            plateau.load_state_dict(self.at.watch["lr"])
+        self.rate = plateau.observe(watched[plateau.watch])
+        self.at.watch["lr"] = plateau.state_dict()
+
+    def _keep_best(self, value: float) -> None:
+        best = self.at.best
+        if best and value <= best["value"]:
+            return
+        with self.average.applied():
+            tensors = {f"net/{name}": t.detach().clone() for name, t in self.networks.state_dict().items()}
+        path = self.folder.path / "checkpoints" / f"best-{self.at.phase:03d}-{self.at.step:09d}.ckpt"
+        if self.fabric.is_global_zero:
+            digest = write(path, tensors, {"value": value})
+            self.at.best = {"value": value, "step": self.at.step, "file": path.name, "digest": digest}
+        self.at.best = self.fabric.broadcast(self.at.best) if self.fabric.world_size > 1 else self.at.best
+
+    def end(self) -> None:
+        """After the last phase: a run that was killed behind it gets its averaged weights back."""
+        if self._restored:
+            self.average = Average(self.networks, self.plan.phases[-1].average)
+            self.average.load_state_dict(_under("avg/", self._restored))
+
+    def finish(self) -> None:
+        """End a phase: the best weights where they are kept, then a checkpoint at the next phase's door."""
+        at = self.at
+        if self.spec.keep != "last" and at.best:
+            tensors, _ = read(self.folder.path / "checkpoints" / str(at.best["file"]))
+            with torch.no_grad():
+                for name, tensor in self.networks.state_dict(keep_vars=True).items():
+                    tensor.copy_(tensors[f"net/{name}"])
+            self.average = Average(self.networks, None)
+        at.done[str(at.phase)] = at.step
+        at.phase, at.step, at.epoch, at.watch, at.best = at.phase + 1, 0, 0, {}, {}
+        self.scene, self.epoch_sum = None, None
+        self.save()
+        if self.fabric.is_global_zero:
+            for old in (self.folder.path / "checkpoints").glob(f"best-{at.phase - 2:03d}-*.ckpt"):
+                old.unlink()
+
+    # ------------------------------------------------------------------ saving and stopping
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        self._saved_at = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        self.ledger.lap("step")
+        self.at.metrics = self.folder.metrics_length()
+        tensors = {f"net/{name}": tensor for name, tensor in self.networks.state_dict().items()}
+        if self.optimizer is not None:
+            tensors |= {f"opt/{k}": v for k, v in save_optimizer(self.optimizer, self._segment).items()}
+        tensors |= {f"avg/{k}": v for k, v in self.average.state_dict().items()}
+        if self.scene is not None:
+            tensors |= {f"order/{k}": v for k, v in self.scene.order.state_dict().items()}
+        tensors |= {f"sum/{k}": v for k, v in self.sums.items()}
+        if self.epoch_sum is not None:
+            tensors["epoch"] = self.epoch_sum
+        state = {"place": asdict(self.at), "ledger": self.ledger.state_dict()}
+        self.folder.checkpoints.save(self.at.phase, self.at.step, tensors, state)
+        self.ledger.lap("saving")
+        self.listen("saved", self._where())
+
+    def pause(self) -> None:
+        """Save, and leave when a signal asked for it."""
+        self.save()
+        if self._signal is not None:
+            code = 130 if self._signal == signal.SIGINT else 75
+            raise Saved(f"stopped; everything is saved. Continue with: augend resume {self.folder.path}", code)
+
+    def stopping(self) -> bool:
+        """Whether a signal asked the run to stop (looked at between the chunks of a cache, too)."""
+        return self._signal is not None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Ctrl-C, SIGTERM and SIGUSR1 ask the run to stop at the next step; a second Ctrl-C stops at once."""
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if self._signal is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = number
+
+        wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+        try:
+            before = {number: signal.signal(number, heard) for number in wanted}
+        except ValueError:  # not the main thread: whoever started it handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _no_better(state: dict[str, Any], value: float, watch: str, delta: float) -> int:
+    """Count epochs without a new best; returns how many in a row."""
+    score = -value if watch == "train/loss" else value
+    if state["best"] is None or score > state["best"] + delta:
+        state["best"], state["bad"] = score, 0
+    else:
+        state["bad"] += 1
+    return int(state["bad"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,178 @@
+"""Runs a recipe: one page. For each phase: which examples, what they become, what is minimised, which weights move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augend.contract import AugendError, Picks
+from augend.data.pictures import Split
+from augend.randomness import Draws, seed_default_generators
+from augend.recipes.plan import Plan
+from augend.recipes.schedules import rate
+from augend.runner.assembly import Scene, missing_gradients, stage, trains
+from augend.runner.banks import fill_banks, worth_caching
+from augend.runner.charge import StepCost, filling_flops, step_cost
+from augend.runner.folder import RunFolder
+from augend.runner.hardware import Hardware
+from augend.runner.keeper import Keeper, Listener, silent
+from augend.runner.outcome import write_outcome
+from augend.runner.outputs import Route
+
+__all__ = ["run"]
+
+CACHE_BYTES = 4 << 30
+
+
+def run(
+    plan: Plan,
+    splits: Mapping[str, Split],
+    folder: RunFolder,
+    *,
+    seed: int,
+    hardware: Hardware,
+    listen: Listener = silent,
+    model: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Train by a resolved plan, from the folder's newest checkpoint or from the start, and write what came out.
+
+    Args:
+        plan: what to do; steps that depend on a plateau are resolved as their phase begins.
+        splits: role -> data.
+        folder: created and locked by the caller.
+        seed: of everything that is drawn.
+        listen: hears the run's events.
+        model: a user's own module in place of the network `net`.
+
+    Returns:
+        The result, as in ``result.json``: accuracies, steps, cost.
+    """
+    fabric = hardware.fabric()
+    splits = {role: split.to(fabric.device) for role, split in splits.items()}
+    keeper = Keeper(plan, splits, folder, seed=seed, hardware=hardware, fabric=fabric, listen=listen, model=model)
+    keeper.restore()
+    with keeper.signals():
+        for number in range(keeper.at.phase, len(plan.phases)):
+            spec = keeper.begin(number)
+            assert spec.steps is not None
+            scene = stage(spec, keeper.networks, splits, seed=seed, channels_last=hardware.channels_last)
+            optimizer = keeper.equip(scene)
+            _cache(scene, keeper, spec.steps)
+            forward = _wrapped(scene, fabric)
+            cost: StepCost | None = None
+            segment_steps = _segment_steps(keeper.plan, spec.segment)
+            for step in range(keeper.at.step, spec.steps):
+                progress = step / spec.steps
+                draws = Draws(seed, spec.name, step, spec.rows)
+                picks = scene.order.next(step, spec.rows, scene.sources(progress), progress)
+                batch = scene.batch(*_local(picks, draws, fabric), progress)
+                keeper.ledger.lap("data")
+                if cost is None:
+                    cost = step_cost(scene, batch)
+                    keeper.ledger.lap(None)  # counting is not training
+                seed_default_generators(draws.child(f"model/{fabric.global_rank}").key)
+                scene.phase.draws = draws
+                with hardware.autocast():
+                    terms = forward(batch)
+                fabric.backward(_sum(terms))
+                if step == keeper.first_step:
+                    _check_gradients(scene)
+                if spec.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(list(scene.moving.values()), spec.clip)
+                factor = keeper.rate * rate(spec.schedule, keeper.at.segment_step, segment_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * group["initial_lr"]
+                optimizer.step()
+                optimizer.zero_grad()
+                keeper.average.update()
+                scene.order.feedback(picks, loss=scene.phase.row_loss, gradient=None)
+                keeper.ledger.lap("step")
+                keeper.ledger.charge(
+                    rows=spec.rows,
+                    pictures=cost.pictures(picks),
+                    forward=cost.forward,
+                    backward=cost.backward,
+                    flops=cost.flops,
+                )
+                if keeper.after(terms):
+                    break
+            keeper.finish()
+        keeper.end()
+        result = write_outcome(keeper)
+    listen("done", result)
+    return result
+
+
+def _segment_steps(plan: Plan, segment: int) -> int:
+    """Steps of an optimizer's whole life, as far as they are known (a plateau's rate is constant or keeps its own state)."""
+    return max(1, sum(phase.steps or 0 for phase in plan.phases if phase.segment == segment))
+
+
+def _local(picks: Picks, draws: Draws, fabric: Any) -> tuple[Picks, Draws]:
+    """This rank's rows of the global batch, and their draws."""
+    if fabric.world_size == 1:
+        return picks, draws
+    rows = torch.arange(len(picks.index)).tensor_split(fabric.world_size)[fabric.global_rank]
+    copy = None if picks.copy is None else picks.copy[rows]
+    weight = None if picks.weight is None else picks.weight[rows]
+    return Picks(picks.index[rows], copy, weight), draws.rows(draws.keys[rows])
+
+
+def _wrapped(scene: Scene, fabric: Any) -> nn.Module:
+    """The phase, wrapped anew for its own frozen set on several ranks; on one rank as it is (Fabric's wrapper costs 0.1 ms)."""
+    if fabric.world_size == 1:
+        return scene.phase
+    scene.phase.ranks = fabric.world_size
+    coupled = [name for name, term in scene.phase.terms.items() if getattr(term, "coupled", False)]
+    if coupled and scene.spec.rows % fabric.world_size:
+        raise AugendError(
+            f"phase {scene.spec.name!r}: term {coupled[0]!r} compares rows, so {scene.spec.rows} rows must divide into "
+            f"{fabric.world_size} ranks"
+        )
+    scene.phase.gather = lambda t: fabric.all_gather(t, sync_grads=True).flatten(0, 1)
+    wrapped: nn.Module = fabric.setup_module(scene.phase, move_to_device=False)
+    return wrapped
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    values = list(terms.values())
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+def _check_gradients(scene: Scene) -> None:
+    missing = missing_gradients(scene.moving)
+    if missing:
+        raise AugendError(
+            f"phase {scene.spec.name!r}: train is {trains(scene.spec)}, but {len(missing)} of these weights get no gradient "
+            f"from its terms ({', '.join(scene.phase.terms)}), {missing[0]} among them; narrow `train` or add a term that reaches them"
+        )
+
+
+def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
+    """Compute the frozen part's outputs once, where that is exact and pays."""
+    chosen = worth_caching(scene, steps, CACHE_BYTES)
+    if not chosen:
+        return
+    keeper.ledger.lap("data")
+
+    def forward(route: Route, pixels: Tensor) -> dict[str, Tensor]:
+        with keeper.hardware.autocast():
+            return keeper.networks.stages(route.name)(pixels, route.frozen_wants, None)  # type: ignore[no-any-return]
+
+    def after(done: int, total: int) -> None:
+        keeper.listen("cache", {"phase": scene.spec.name, "done": done, "total": total})
+        if keeper.stopping():
+            keeper.pause()
+
+    passed = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after)
+    if keeper.at.step:
+        keeper.ledger.lap(None)  # filled again after a kill: seconds lost to a kill are not charged
+        return
+    rows = {route.name: passed[route.name] for route in chosen}
+    keeper.ledger.lap("cache")
+    flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
+    keeper.ledger.charge(forward=sum(-(-n // scene.spec.rows) for n in rows.values()), flops=flops)
+    keeper.ledger.lap(None)

@@ -1,0 +1,83 @@
+"""Trials of a study: folders that run independently of one another, here one after the other or in a Slurm array."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from augend.checkpoint import write_json
+from augend.contract import AugendError, Saved
+from augend.data.pictures import Split
+from augend.names import load_plugin
+from augend.runner.folder import RunFolder
+from augend.runner.hardware import Hardware
+from augend.runner.job import Job, load_splits, resume, start
+from augend.study.evidence import read_json
+
+__all__ = ["prepare_trial", "run_trial", "state_of", "trial_name"]
+
+_LAST: dict[str, dict[str, Split]] = {}  # the data of the last trial: recipes of one repeat share it
+
+
+def trial_name(recipe: str, repeat: int) -> str:
+    """Folder name of a trial."""
+    return f"{recipe}-r{repeat}"
+
+
+def state_of(folder: Path) -> str:
+    """ "pending", "running", "finished" or "failed"."""
+    path = folder / "state.json"
+    return str(read_json(path).get("state", "pending")) if path.is_file() else "pending"
+
+
+def prepare_trial(folder: Path, job: Job, hardware: Hardware, command: str) -> None:
+    """Write what a trial needs to run by itself; an existing one is left alone."""
+    if (folder / "trial.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "trial.json", {"job": job.to_json(), "hardware": hardware.to_json(), "command": command})
+    write_json(folder / "state.json", {"state": "pending"})
+
+
+def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wait: float = 0.0) -> str:
+    """Run a trial to its end, from wherever it stands; returns its state.
+
+    A failed trial keeps its one-line reason in ``state.json`` and, when it was not the user's mistake, the traceback in
+    ``error.txt``; running it again tries again.
+    """
+    asked = read_json(folder / "trial.json")
+    if state_of(folder) == "finished":
+        return "finished"
+    job, hardware = Job.from_json(asked["job"]), Hardware(**asked["hardware"])
+    write_json(folder / "state.json", {"state": "running"})
+    try:
+        for plugin in job.plugins:
+            load_plugin(plugin)
+        run = RunFolder(folder)
+        splits = _splits(job)
+        if run.exists:
+            result = resume(folder, listen=listen, wait=wait, splits=splits)
+        else:
+            result = start(job, run, hardware, splits=splits, command=asked["command"], listen=listen, wait=wait)
+    except (Saved, BrokenPipeError):
+        raise
+    except AugendError as error:
+        write_json(folder / "state.json", {"state": "failed", "reason": str(error)})
+        return "failed"
+    except Exception as error:
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        reason = f"{type(error).__name__}: {error} (see {folder / 'error.txt'})"
+        write_json(folder / "state.json", {"state": "failed", "reason": reason})
+        return "failed"
+    write_json(folder / "state.json", {"state": "finished", "accuracy": result.get("valid")})
+    return "finished"
+
+
+def _splits(job: Job) -> dict[str, Split]:
+    key = repr((job.data, job.root, job.seed, job.repeat, job.size, sorted(job.params.items())))
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = load_splits(job)
+    return _LAST[key]

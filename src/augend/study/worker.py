@@ -1,0 +1,56 @@
+"""A process that runs trials: ``python -m augend.study.worker STUDY``, trial names on stdin, events as JSON lines on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+HEARD = ("phase", "line", "valid", "cache", "note", "done")
+
+
+def main() -> int:
+    """Run the trials named on stdin, one a line, until it closes; a signal saves and ends the process."""
+    study = Path(sys.argv[1])
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a library's print must not look like an event
+
+    def tell(trial: str, kind: str, values: Mapping[str, Any]) -> None:
+        plain = {k: v for k, v in values.items() if isinstance(v, str | int | float | bool | type(None))}
+        events.write(json.dumps({"trial": trial, "kind": kind, **plain}) + "\n")
+        events.flush()  # a study that is gone is noticed here: the pipe is broken, and the worker ends
+
+    from augend.contract import Saved
+    from augend.study.trials import run_trial, state_of
+
+    tell("", "ready", {})
+    for name in map(str.strip, sys.stdin):
+        folder = study / "trials" / name
+
+        def listen(kind: str, values: Mapping[str, Any], name: str = name) -> None:
+            if kind in HEARD:
+                tell(name, kind, values)
+
+        try:
+            run_trial(folder, listen, wait=20.0)
+            reason = ""
+            if state_of(folder) == "failed":
+                reason = json.loads((folder / "state.json").read_text(encoding="utf-8"))["reason"]
+            tell(name, "ended", {"state": state_of(folder), "reason": reason})
+        except Saved as saved:
+            with contextlib.suppress(BrokenPipeError):
+                tell(name, "ended", {"state": "saved", "reason": ""})
+            return saved.code
+        except BrokenPipeError:
+            os._exit(1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Gathering and the page: partial studies, damaged files, escaping, self-containment, the browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from augend import report
+from augend.contract import AugendError
+from augend.study import results
+from fixture_study import DEFAULT, Made, make_study
+
+EVIL = "<script>alert(1)</script>"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "img", "path", "use", "rect", "image", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action", "poster", "srcset") and value:
+                if not value.startswith(("#", "data:")):
+                    self.outside.append(value)
+            assert not name.startswith("on"), f"<{tag} {name}>"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("made") / "study", grids=True)
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> str:
+    return report.write(study).read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    tags = Tags(page)
+    assert tags.outside == [] and "http" not in page.replace("http-equiv", "")
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+    assert tags.tags.count("script") == 1 and "link" not in tags.tags and "iframe" not in tags.tags
+    assert tags.open == []
+
+
+def test_the_answer_comes_first_and_the_invitation_last(page: str, study: Path) -> None:
+    text = json.loads((study / "results.json").read_text())["advice"]["text"]
+    body = re.sub(r"<[^>]+>", " ", page[page.index("<body>") :])
+    assert body.index(text.split('"')[0].strip()[:20]) < body.index("The recipes")
+    assert "Now yours: <code>augend compare PATH/TO/FOLDER --plan</code>" in page
+
+
+def test_everything_asked_for_is_there(page: str, study: Path) -> None:
+    for heading in ("Accuracy against cost", "Where the seconds went", "Along the steps", "Along the seconds"):
+        assert f"<h3>{heading}</h3>" in page
+    assert page.count("data:image/png;base64,") == sum(made.phases for made in DEFAULT.values())
+    assert "freeze, then augment (aug-ft)" in page
+    assert "2.13.0" in page and "augend compare --out study" in page
+    for name in ("cost", "steps", "seconds", "parts", "calibration", "confusion"):
+        assert (study / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (study / "plots" / f"{name}.svg").read_text()
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_own_data_gets_no_invitation(tmp_path: Path) -> None:
+    record = {"data": {"name": "mushrooms", "default": False}}
+    study = make_study(tmp_path, {"augmented": Made(0.9), "aug-ft": Made(0.9)}, repeats=2, extra=record)
+    assert "Now yours" not in report.write(study).read_text()
+
+
+def test_every_name_is_escaped(tmp_path: Path) -> None:
+    classes = (
+        EVIL,
+        '"><img src=x onerror=alert(1)>',
+        "$\\frac{",
+        "a & b",
+        "五",
+        "{{ 7*7 }}",
+        "</style>",
+        "h",
+        "i",
+        "j",
+    )
+    record = {
+        "command": f"augend compare {EVIL}",
+        "data": {"name": EVIL, "path": f"/x/{EVIL}"},
+        "environment": {EVIL: EVIL},
+    }
+    recipes = {"augmented": Made(0.8, title=f"t {EVIL}"), "aug-ft": Made(0.93, title="</title><b>")}
+    study = make_study(tmp_path, recipes, classes=classes, extra=record, repeats=2, grids=True)
+    text = report.write(study).read_text(encoding="utf-8")
+    tags = Tags(text)
+    assert tags.tags.count("script") == 1 and "<script>alert" not in text
+    assert tags.tags.count("img") == 2 and tags.tags.count("style") - text.count("<defs>") <= 1
+    assert "{{ 7*7 }}" in text
+
+
+def test_partial_studies_are_readable(tmp_path: Path) -> None:
+    nothing = make_study(tmp_path / "nothing", finished=[])
+    assert "No repeat is finished by every recipe yet (0 of 20 trials done)." in report.write(nothing).read_text()
+    some = make_study(
+        tmp_path / "some", finished=["plain-r0", "augmented-r0", "aug-ft-r0", "augment-then-plain-r0", "plain-r1"]
+    )
+    found = results.write(some)
+    assert found["advice"]["text"].startswith("So far (5 of 20 trials): ") and found["repeats_finished"] == 1
+    assert found["recipes"]["plain"]["test"]["repeats"] == 2
+    assert "Partial: 5 of 20 trials are finished." in report.write(some).read_text()
+    without = make_study(tmp_path / "without", finished=["plain-r0", "plain-r1", "aug-ft-r0", "aug-ft-r1"])
+    found = results.write(without)  # the reference has no finished trial
+    assert found["recipes"]["plain"]["versus_reference"]["test"] is None
+    assert found["recipes"]["plain"]["cost"]["ratio"] is None
+    report.write(without)
+
+
+def test_failed_trials_are_named(tmp_path: Path) -> None:
+    study = make_study(tmp_path, finished=[f"{n}-r{r}" for n in DEFAULT for r in range(5) if (n, r) != ("plain", 3)])
+    (study / "trials" / "plain-r3" / "state.json").write_text('{"state": "failed"}')
+    assert "Failed: plain-r3." in report.write(study).read_text()
+
+
+def test_a_diverged_network_is_wrong_not_fatal(tmp_path: Path) -> None:
+    import numpy as np
+
+    study = make_study(tmp_path, repeats=2)
+    path = study / "trials" / "plain-r0" / "predictions.npz"
+    rows = dict(np.load(path))
+    rows["probabilities"][:] = np.nan
+    np.savez(path, **rows)
+    found = json.loads((report.write(study).parent / "results.json").read_text())
+    assert found["recipes"]["plain"]["test"]["values"][0] == 0.0
+    assert found["recipes"]["plain"]["nll"] is None
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AugendError, match=r"no study.json there"):
+        report.write(tmp_path)
+    study = make_study(tmp_path / "study", repeats=2)
+    (study / "trials" / "plain-r0" / "predictions.npz").write_bytes(b"not a zip")
+    with pytest.raises(AugendError, match=r"plain-r0/predictions.npz: is no table of predictions") as caught:
+        results.write(study)
+    assert "\n" not in str(caught.value)
+    record = json.loads((study / "study.json").read_text())
+    del record["margin"]
+    (study / "study.json").write_text(json.dumps(record))
+    with pytest.raises(AugendError, match=r"the key 'margin' is missing"):
+        results.write(study)
+
+
+def test_pictures_that_differ_between_recipes_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    study = make_study(tmp_path, repeats=2)
+    path = study / "trials" / "plain-r0" / "predictions.npz"
+    rows = dict(np.load(path))
+    rows["ids"] = np.char.add("other-", rows["ids"])
+    np.savez(path, **rows)
+    with pytest.raises(AugendError, match=r"plain-r0 and .*-r0 have other valid pictures"):
+        results.write(study)
+
+
+def test_writing_again_gives_the_same_results_and_leaves_no_temporary_files(study: Path, page: str) -> None:
+    before = (study / "results.json").read_bytes()
+    results.write(study)
+    assert (study / "results.json").read_bytes() == before
+    assert [path.name for path in study.iterdir() if path.name.startswith(".")] == []
+
+
+def test_results_say_their_schema_and_hold_plain_json(study: Path, page: str) -> None:
+    found = json.loads((study / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["schema"] == results.SCHEMA
+    assert found["recipes"]["aug-ft"]["cost"]["seconds"] == pytest.approx(4.2, rel=0.03)
+    assert found["recipes"]["aug-ft"]["cost"]["ratio"] == pytest.approx(0.42, rel=0.05)
+    curve = found["recipes"]["aug-ft"]["curve"]
+    assert curve["steps"][-1] == 800 and [phase["end"] for phase in curve["phases"]] == [400, 800]
+    header, *rows = results.table_rows(found)
+    assert all(len(row) == len(header) for row in rows) and len(rows) == len(DEFAULT)
+
+
+def test_a_hundred_classes_and_ten_recipes_fit(tmp_path: Path) -> None:
+    recipes = {"augmented": Made(0.7), **{f"recipe-with-a-rather-long-name-{i}": Made(0.7, 5 + i) for i in range(9)}}
+    study = make_study(tmp_path, recipes, classes=[f"class {i}" for i in range(100)], repeats=2, sizes=(1200, 400, 400))
+    text = report.write(study).read_text()
+    assert "Most frequent confusions" in text and "<h3>What" not in text
+
+
+def test_it_takes_less_than_four_seconds_of_the_processor(study: Path, page: str) -> None:
+    start = time.process_time()
+    report.write(study)  # the imports, about 1 s, are done
+    assert time.process_time() - start < 4
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the page is not opened in a browser")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_sideways_scrolling(study: Path, page: str, tmp_path: Path, width: int) -> None:
+    """The page is loaded in a frame of that width, and its own width and errors are read back."""
+    frame = tmp_path / "frame.html"
+    inside = page.replace("<meta http-equiv", "<meta data-http-equiv").replace(
+        "</body>",
+        "<script>"
+        "addEventListener('load', () => { const button = document.querySelectorAll('.main thead button')[1]; button.click();"
+        "const order = [...document.querySelectorAll('.main tbody tr')].map(r => r.dataset.recipe).join();"
+        "document.title = 'MEASURED ' + document.documentElement.scrollWidth + ' ' + order; });</script></body>",
+    )
+    (tmp_path / "inside.html").write_text(inside, encoding="utf-8")
+    frame.write_text(
+        f"<iframe id=f src=inside.html style='width:{width}px;height:2000px;border:0'></iframe>"
+        "<script>addEventListener('load', () => setTimeout(() => { document.body.append("
+        "document.getElementById('f').contentDocument.title); }, 200));</script>"
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"]
+    command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        [*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=60, env={**os.environ}
+    )
+    measured = re.search(r"MEASURED (\d+) ([\w,-]+)", done.stdout)
+    assert measured is not None, done.stderr[-500:]
+    assert int(measured[1]) == width
+    found = json.loads((study / "results.json").read_text())["recipes"]
+    assert measured[2].split(",") == sorted(found, key=lambda n: -found[n]["test"]["mean"])
