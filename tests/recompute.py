@@ -1,4 +1,4 @@
-"""Every number of a study's table again, from its predictions alone: python tests/recompute.py STUDY. No augend here."""
+"""Every number of a study again, from its predictions alone: python tests/recompute.py STUDY. No augend here."""
 
 import json
 import sys

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from augend import report
+from augend.report.page import render
+from augend.study.results import write
 from fixture_study import DEFAULT, Made, make_study
 from recompute import recompute
 
@@ -80,7 +81,7 @@ def signed(share: float) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_every_number_can_be_found_again(tmp_path: Path, case: str) -> None:
     study = make_study(tmp_path / "study", curves=False, **CASES[case])
-    page = report.write(study).read_text()
+    page = render(write(study), {}, study)
     results = json.loads((study / "results.json").read_text())
     again = recompute(study)
     cells = Cells()

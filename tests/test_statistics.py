@@ -143,7 +143,7 @@ def test_scipy_stats_is_not_loaded() -> None:
 
 
 def test_the_guess_is_of_the_right_size() -> None:
-    """Two recipes at 90 % on 300 pictures: the guessed spread of a paired difference is within a third of the simulated."""
+    """Two recipes at 90 % on 300 pictures: the guessed spread of a paired difference is near the simulated one."""
     rng = np.random.default_rng(2)
     differences = []
     for _ in range(300):

@@ -94,9 +94,8 @@ def padded_crop(x: Tensor, offsets: Tensor, padding: int) -> Tensor:
     rows, channels, height, width = x.shape
     high, wide = height + 2 * padding, width + 2 * padding
     offsets = offsets.to(x.device, torch.int64)
-    lines = torch.arange(height, device=x.device)
     if torch.compiler.is_compiling():  # as pointwise indexing the compiler fuses all of it into one kernel
-        top = (offsets[:, :1] + lines - padding)[:, :, None]
+        top = (offsets[:, :1] + torch.arange(height, device=x.device) - padding)[:, :, None]
         left = (offsets[:, 1:] + torch.arange(width, device=x.device) - padding)[:, None, :]
         inside = ((top >= 0) & (top < height) & (left >= 0) & (left < width))[:, None]
         row = torch.arange(rows, device=x.device)[:, None, None, None]
@@ -107,9 +106,9 @@ def padded_crop(x: Tensor, offsets: Tensor, padding: int) -> Tensor:
     padded[:, :, padding : padding + height, padding : padding + width] = x
     # Every run of `width` neighbours in memory as a line of one overlapping table: a window is `height` lines of it.
     runs = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
-    corner = torch.arange(rows, device=x.device) * (channels * high * wide) + offsets[:, 0] * wide + offsets[:, 1]
-    planes = torch.arange(channels, device=x.device) * (high * wide)
-    starts = corner[:, None, None] + planes[:, None] + lines * wide
+    planes = torch.arange(rows * channels, device=x.device)[:, None] * (high * wide)
+    lines = (planes + torch.arange(height, device=x.device) * wide).view(rows, channels * height)
+    starts = lines + (offsets[:, :1] * wide + offsets[:, 1:])
     return runs.index_select(0, starts.flatten()).view(rows, channels, height, width)
 
 

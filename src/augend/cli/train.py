@@ -59,10 +59,13 @@ def train(
     from augend.contract import AugendError
     from augend.names import load_plugin
     from augend.runner.folder import RunFolder
-    from augend.runner.hardware import Hardware, default_accelerator
-    from augend.runner.job import Job, load_splits, resolve_job, start
+    from augend.runner.hardware import Hardware, default_accelerator, main_rank
+    from augend.runner.job import Job, join, load_splits, resolve_job, start
     from augend.study.compare import next_folder
 
+    if not main_rank():
+        join(os.environ["AUGEND_RUN"])
+        return
     params: dict[str, Any] = {}
     for item in set_ or []:
         key, found, value = item.partition("=")

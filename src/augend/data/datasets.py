@@ -87,6 +87,7 @@ def from_dataset(
     *,
     name: str = "dataset",
     traits: frozenset[str] | None = None,
+    seed: int = 0,
 ) -> Split:
     """A split of one's own map-style data sets, read once into memory.
 
@@ -97,6 +98,7 @@ def from_dataset(
             taken as they are.
         classes: their names, by number; by default ``train.classes`` where there is such a thing, else the numbers.
         traits: what labels survive; by default those of photographs: hflip, colour (three channels), rotate, crop.
+        seed: what `Split.hold` draws with.
 
     Raises:
         AugendError: an item is no such pair, shapes differ, floats are outside [0, 1], a label is no class number.
@@ -114,4 +116,5 @@ def from_dataset(
         classes = own if own is not None and len(own) > highest else [str(i) for i in range(highest + 1)]
     if traits is None:
         traits = frozenset({"hflip", "rotate", "crop"} | ({"colour"} if main.shape[0] == 3 else set()))
-    return Split(name, tuple(map(str, classes)), main, checked, exam, traits, fixed_test=test is not None)
+    fixed = test is not None
+    return Split(name, tuple(map(str, classes)), main, checked, exam, traits, fixed_test=fixed, seed=seed)

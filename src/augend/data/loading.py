@@ -75,6 +75,7 @@ def load(
     size: int | None = None,
     train: int | None = None,
     valid: Amount | None = None,
+    traits: frozenset[str] | None = None,
     progress: Progress | None = None,
 ) -> Split:
     """The data set that a user names, split.
@@ -86,6 +87,7 @@ def load(
         seed, repeat: what the split is drawn with; the same two give the same split anywhere.
         size: side of the pictures in pixels; by default a set's own, 64 for a folder.
         train, valid: how many pictures (`valid`: or which fraction); they go before options in `text`.
+        traits: what labels survive, where the set's own answer is wrong (a folder of arrows survives no flip).
         progress: called with (files done, files in all) while a folder is decoded.
 
     Raises:
@@ -103,7 +105,7 @@ def load(
         _, options = parsed(written)
         context = {"root": root, "seed": seed, "repeat": repeat, "progress": progress}
         split = _called(written, word, {**options, **given}, context)
-        split = dataclasses.replace(split, name=written)
+        split = dataclasses.replace(split, name=written, traits=split.traits if traits is None else traits)
         return split if size is None else split.resized(size)
     path = Path(text).expanduser()
     if not path.exists():
@@ -112,5 +114,5 @@ def load(
         raise AugendError(f"data {written!r}: neither a folder nor a known set{near} (known: {', '.join(words)})")
     if size is not None:
         given["size"] = size
-    split = folder(path, **given, seed=seed, repeat=repeat, progress=progress)
+    split = folder(path, **given, traits=traits, seed=seed, repeat=repeat, progress=progress)
     return dataclasses.replace(split, name=written)

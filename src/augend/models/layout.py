@@ -114,13 +114,17 @@ def _ancestors(path: str) -> Iterator[str]:
 
 
 def _containers(model: nn.Module) -> Iterator[str]:
-    """Containers whose children are stages of their own, as in `stages.2` and `blocks.6`."""
+    """Containers whose children are stages of their own, as in `stages.2` and `blocks.6`: by name, or because they hold
+    over half of the weights (a numbered one, as `layer4`, is a stage)."""
     if isinstance(model, nn.Sequential):
         return
+    half = sum(p.numel() for p in model.parameters()) / 2
     for name, child in model.named_children():
-        if name in _EXPANDED and isinstance(child, nn.Sequential | nn.ModuleList):
-            yield name
-        elif name == "encoder" and not isinstance(child, nn.Sequential):
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            heavy = not name[-1].isdigit() and sum(p.numel() for p in child.parameters()) > half
+            if name in _EXPANDED or heavy:
+                yield name
+        elif name == "encoder":
             yield name
             yield from (f"{name}.{inner}" for inner in _containers(child))
 

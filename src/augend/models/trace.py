@@ -167,7 +167,8 @@ class Line:
             if low <= position < high:
                 copied(node)
         graph.output(fx.node.map_arg(self.result if end is None else end.tensor, copied))
-        return _function(graph), [node for node in env if node.op in ("call_module", "get_attr")]
+        taken = [node for node in env if begin is None or node is not begin.tensor]
+        return _function(graph), [node for node in taken if node.op in ("call_module", "get_attr")]
 
 
 def _function(graph: fx.Graph) -> Piece:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from augend import names
 from augend.address import Address, Slice
-from augend.augment import Chain, chain
 from augend.contract import AugendError
 from augend.recipes.components import copies
 from augend.recipes.plan import NetworkPlan, Op, PhasePlan, TermPlan
 from augend.recipes.reading import Place
+
+if TYPE_CHECKING:
+    from augend.augment import Chain
 
 __all__ = ["check_address", "check_phase", "in_order", "referred", "upstream"]
 
@@ -124,10 +127,16 @@ def _check_tensors(term: TermPlan, place: Place) -> None:
 
 
 def _chain(ops: Sequence[Op], place: Place) -> Chain:
+    from augend.augment import chain  # loads torch, which listing recipes does without
+
     try:
         return chain([op.component for op in ops if op.at is None])
     except AugendError as error:
         raise place.error(error) from None
+
+
+def _coupled(term: TermPlan) -> bool:
+    return bool(getattr(names.lookup("objective", term.component.word), "coupled", False))
 
 
 def _check_views(phase: PhasePlan, place: Place) -> None:
@@ -148,7 +157,7 @@ def _check_views(phase: PhasePlan, place: Place) -> None:
             )
         if chained.mixing is None:
             continue
-        by_id = [term.name for term in phase.terms if names.lookup("objective", term.component.word).coupled]
+        by_id = [term.name for term in phase.terms if _coupled(term)]
         if by_id or wanted > 1:
             raise place.at("objective" if by_id else "order").error(
                 f"{by_id[0] if by_id else phase.order.word} needs one picture a row, and view {view!r} mixes several"

@@ -62,10 +62,14 @@ def complete(kind: str, component: Component, place: Place) -> Component:
     """A registered component with its options named and checked; ``kind`` is one of `augend.names`, or "fit"."""
     if kind not in names.BUILTIN or component.word not in names.known(kind):
         raise place.unknown(component.word, names.known(kind) if kind in names.BUILTIN else [], kind)
-    found = checked_options(component, names.options(kind, component.word), place)
-    if kind != "model":  # a model needs shapes and classes; the rest is cheap to build, and says itself what is wrong
+    allowed = names.options(kind, component.word)
+    found = checked_options(component, allowed, place)
+    make = names.lookup(kind, found.word)
+    needed = {name for name, one in inspect.signature(make).parameters.items() if one.default is one.empty}
+    if needed <= set(allowed):
+        # Cheap to build, and it knows best which values it takes. What needs shapes or classes is built by the runner.
         try:
-            names.lookup(kind, found.word)(**found.options)
+            make(**found.options)
         except (TypeError, ValueError) as error:
             raise place.error(error) from None
     return found

@@ -20,13 +20,17 @@ GRID_BYTES = 3_000_000
 PAIRS = 10
 
 
-def write(study: Path) -> Path:
-    """Gather the study's results anew, draw its plots, write `report.html`; the path of the page.
+def write(study: Path, results: dict[str, Any] | None = None) -> Path:
+    """Draw the study's plots and write `report.html`; the path of the page.
+
+    Args:
+        study: the study's folder.
+        results: what `augend.study.results.write(study)` just returned; None: it is called here.
 
     Raises:
         AugendError: `study` is no study folder, or a trial's files are damaged.
     """
-    results = study_results.write(study)
+    results = study_results.write(study) if results is None else results
     plots = draw_all(results, study / "plots")
     page = study / "report.html"
     temporary = page.with_name(f".report.html.{os.getpid()}")
@@ -68,8 +72,10 @@ def _grids(results: dict[str, Any], study: Path) -> dict[str, list[dict[str, str
     """Recipe -> the pictures that its phases saw in repeat 0 (`trials/ID/grids/PHASE-VIEW.png`) as data addresses."""
     found: dict[str, list[dict[str, str]]] = {}
     spent = 0
-    for name in results["recipes"]:
-        for path in sorted((study / "trials" / f"{name}-r0" / "grids").glob("*.png")):
+    for name, recipe in results["recipes"].items():
+        phases = [phase["name"] for phase in recipe["curve"]["phases"]]
+        paths = (study / "trials" / f"{name}-r0" / "grids").glob("*.png")
+        for path in sorted(paths, key=lambda p: (_phase(p.stem, phases), p.stem)):
             content = path.read_bytes()
             spent += len(content)
             if spent > GRID_BYTES:
@@ -77,6 +83,12 @@ def _grids(results: dict[str, Any], study: Path) -> dict[str, list[dict[str, str
             text = base64.b64encode(content).decode()
             found.setdefault(name, []).append({"caption": path.stem, "source": f"data:image/png;base64,{text}"})
     return found
+
+
+def _phase(stem: str, phases: list[str]) -> int:
+    """Number of the phase that a grid is of: the longest name that its file name begins with; unknown ones come last."""
+    fitting = [(len(name), number) for number, name in enumerate(phases) if stem.startswith(f"{name}-")]
+    return max(fitting)[1] if fitting else len(phases)
 
 
 def _pairs(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -95,7 +107,8 @@ def _pairs(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _facts(record: dict[str, Any]) -> dict[str, str]:
     """How the study was made: every plain value of `study.json`, then its environment, as texts."""
-    skipped = {"schema", "recipes", "classes", "environment", "command"}
+    skipped = {"schema", "recipes", "classes", "environment", "command", "plan", "default", "notes"}
+    request = record.get("request", {})
     facts: dict[str, str] = {}
 
     def add(prefix: str, value: Any) -> None:
@@ -104,11 +117,14 @@ def _facts(record: dict[str, Any]) -> dict[str, str]:
                 add(f"{prefix} {key}".strip(), item)
         elif isinstance(value, list | tuple):
             facts[prefix] = ", ".join(map(str, value[:20])) + (" …" if len(value) > 20 else "")
-        elif value is not None:
+        elif value not in (None, ""):
             facts[prefix] = str(value)
 
-    for key, value in record.items():
-        if key not in skipped:
+    for name, plan in record.get("plan", {}).items():
+        if isinstance(plan, dict) and "steps" in plan:
+            add(f"steps of {name}", plan["steps"])
+    for key, value in {**request, **record}.items():
+        if key not in skipped | {"request"} and not (key in request and isinstance(value, list) and not value):
             add(key.replace("_", " "), value)
     add("", record.get("environment", {}))
     return facts
@@ -116,5 +132,4 @@ def _facts(record: dict[str, Any]) -> dict[str, str]:
 
 def _own(record: dict[str, Any]) -> bool:
     """Whether to invite to own pictures: the study ran on the embedded data because none was named."""
-    data = record.get("data", {})
-    return isinstance(data, dict) and bool(data.get("default", data.get("name") == "tilted-digits"))
+    return bool(record.get("default", False))

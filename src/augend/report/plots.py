@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,9 @@ def draw_all(results: dict[str, Any], folder: Path) -> dict[str, str]:
         "calibration": _calibration,
         "confusion": _confusion,
     }
-    with mpl.rc_context({**STYLE, "svg.hashsalt": "augend"}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "augend"}), warnings.catch_warnings():
+        # a class in a script that the bundled font lacks: boxes in the PNG, right on the page with the browser's fonts
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         for name, draw in plots.items():
             figure = Figure()
             FigureCanvasAgg(figure)
@@ -93,7 +96,10 @@ def _inline(svg: str, name: str) -> str:
 
 def _looks(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Recipe -> colour, marker; the same in every plot."""
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(results["recipes"])}
+    return {
+        name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
+        for i, name in enumerate(results["recipes"])
+    }
 
 
 def _score(results: dict[str, Any]) -> str:
@@ -102,6 +108,8 @@ def _score(results: dict[str, Any]) -> str:
 
 def _cost(figure: Figure, results: dict[str, Any]) -> bool:
     """Test accuracy with its interval against training seconds; the front: what no recipe beats at less cost."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     points = {
         name: (recipe["cost"]["seconds"], recipe["test"])
         for name, recipe in results["recipes"].items()
@@ -126,6 +134,9 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
     every = [seconds for seconds, _ in points.values()]
     if max(every) > 5 * min(every):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")  # the usual one writes mathtext
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, 1.12 * max(every))
     axes.set_xlabel("training seconds (median of the repeats)")
@@ -135,7 +146,7 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
 
 
 def _place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) -> None:
-    """Put the axes (`height` and `left` in inches) above a legend of two columns in a figure that is as tall as needed."""
+    """Put the axes (`height` and `left` in inches) above a legend of two columns in a figure as tall as needed."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [_short(label, 32) for label in labels]
     legend = 0.19 * math.ceil(len(labels) / 2)
@@ -147,7 +158,8 @@ def _place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) 
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """At most so many characters, cut in the middle: names of a family differ at their ends."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1 - most // 2) :]}"
 
 
 def _curves(figure: Figure, results: dict[str, Any], along: str) -> bool:

@@ -20,6 +20,7 @@ from augend.augment.network import Apply
 from augend.contract import AugendError, Augment, Batch, Component, Order, Picks
 from augend.data.pictures import Pictures, Split
 from augend.models import build as build_model
+from augend.models.stages import Stages
 from augend.names import lookup
 from augend.randomness import Draws, stream_key
 from augend.recipes.plan import PhasePlan, Plan
@@ -29,15 +30,12 @@ from augend.stages.networks import Networks, stage_of
 __all__ = ["Scene", "build_networks", "cuts", "stage"]
 
 
-def build_networks(plan: Plan, splits: Mapping[str, Split], seed: int, model: nn.Module | None = None) -> Networks:
+def build_networks(plan: Plan, splits: Mapping[str, Split], seed: int) -> Networks:
     """All networks of a plan, initialised as functions of (seed, network name).
 
     Args:
         splits: role -> data; a network answers the classes of its role.
-        model: takes the place of the network `net` (a user's own module, weights as they are).
     """
-    from augend.models.stages import Stages, as_stages
-
     pixels = splits["main"]
     networks: dict[str, Stages] = {}
     inputs: dict[str, Address | None] = {}
@@ -52,9 +50,6 @@ def build_networks(plan: Plan, splits: Mapping[str, Split], seed: int, model: nn
                 shape = tuple(so_far.tensor(spec.input, torch.zeros(2, *pixels.shape)).shape[1:])
         here = cuts(plan, name)
         own = {"mean": pixels.mean, "std": pixels.std} if spec.input is None else {"mean": None, "std": None}
-        if model is not None and name == "net":
-            networks[name] = as_stages(model, cuts=here, **own)
-            continue
         networks[name] = build_model(
             spec.model,
             shape=shape,

@@ -18,7 +18,7 @@ import torch
 
 from augend.contract import AugendError
 
-__all__ = ["PRECISIONS", "Hardware", "describe", "fastest"]
+__all__ = ["PRECISIONS", "Hardware", "default_accelerator", "describe", "fastest", "main_rank"]
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -70,6 +70,11 @@ class Hardware:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return dataclasses.asdict(self)
+
+
+def main_rank() -> bool:
+    """Whether this process is the one that writes: Fabric starts the others by running the same script again."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
 
 
 def default_accelerator() -> str:

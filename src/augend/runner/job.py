@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from augend.contract import AugendError
 from augend.data import load as load_data
@@ -17,11 +16,11 @@ from augend.names import load_plugin
 from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
 from augend.runner.grids import write_grids
-from augend.runner.hardware import Hardware, describe
+from augend.runner.hardware import Hardware, describe, main_rank
 from augend.runner.keeper import Listener, silent
 from augend.runner.loop import run
 
-__all__ = ["Job", "load_splits", "resolve_job", "resume", "start"]
+__all__ = ["Job", "join", "load_splits", "resolve_job", "resume", "start"]
 
 
 @dataclass(frozen=True)
@@ -85,30 +84,23 @@ def load_splits(job: Job) -> dict[str, Split]:
 
 def default_model(split: Split) -> str:
     """The network that is trained from scratch where none is named: by size and number of the pictures."""
-    if split.name.split("?")[0] in ("digits", "tilted-digits", "mnist", "mnist-tilt"):
+    if split.name.split(":")[0] in ("digits", "tilted-digits", "mnist", "mnist-tilt"):
         return "figure1"
     if len(split.train) < 5000 or max(split.shape[1:]) > 48:
         return "small"
     return "preresnet"
 
 
-def resolve_job(job: Job, splits: Mapping[str, Split], model: nn.Module | None = None) -> Plan:
-    """Look everything up: the plan that the runner runs.
-
-    Args:
-        model: a user's own module in place of the network `net`.
-    """
+def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
+    """Look everything up: the plan that the runner runs."""
     from augend.contract import Component
     from augend.models import build
-    from augend.models.stages import as_stages, default_split
+    from augend.models.stages import default_split
     from augend.recipes import resolve
 
     main = splits["main"]
     word = job.model or default_model(main)
-    if model is None:
-        stages = build(Component(word), shape=main.shape, classes=len(main.classes), generator_seed=0)
-    else:
-        stages = as_stages(model)
+    stages = build(Component(word), shape=main.shape, classes=len(main.classes), generator_seed=0)
     return resolve(
         job.recipe,
         job.settings,
@@ -132,7 +124,6 @@ def start(
     splits: Mapping[str, Split] | None = None,
     command: str = "",
     listen: Listener = silent,
-    model: nn.Module | None = None,
     wait: float = 0.0,
 ) -> dict[str, Any]:
     """Begin a run in a folder that holds none."""
@@ -140,13 +131,15 @@ def start(
     from augend.recipes import resolved_words
     from augend.recipes.reading import dump
 
+    if not main_rank():
+        return join(folder.path, splits)
     folder.create()
     folder.lock(wait)
     try:
         if folder.exists:
             raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
         splits = load_splits(job) if splits is None else splits
-        plan = resolve_job(job, splits, model) if plan is None else plan
+        plan = resolve_job(job, splits) if plan is None else plan
         folder.write("plan.json", plan.to_json())
         words = resolved_words(job.recipe, job.settings, overrides=job.overrides, params=job.params)
         folder.write("recipe.yaml", dump(words))
@@ -156,9 +149,22 @@ def start(
         write_grids(plan, splits, folder, job.seed + job.repeat)
         record = {role: split.record() for role, split in splits.items()}
         folder.write("run.json", {"job": job.to_json(), "hardware": hardware.to_json(), "data": record})
-        return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=hardware, listen=listen, model=model)
+        os.environ["AUGEND_RUN"] = str(folder.path)  # for the other ranks, which run the same script
+        return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=hardware, listen=listen)
     finally:
         folder.unlock()
+
+
+def join(path: str | Path, splits: Mapping[str, Split] | None = None) -> dict[str, Any]:
+    """Take part in a run that the main rank has begun, as another rank of it."""
+    folder = RunFolder(path)
+    asked = folder.read("run.json")
+    job = Job.from_json(asked["job"])
+    for plugin in job.plugins:
+        load_plugin(plugin)
+    plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
+    splits = load_splits(job) if splits is None else splits
+    return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=Hardware(**asked["hardware"]))
 
 
 def resume(
@@ -169,8 +175,11 @@ def resume(
     Precision, memory format and threads are the run's own again; another build or processor is said, because then the last
     bits may differ.
     """
+    if not main_rank():
+        return join(path, splits)
     folder = RunFolder(path)
     asked = folder.read("run.json")
+    os.environ["AUGEND_RUN"] = str(folder.path)
     if folder.done:
         result: dict[str, Any] = folder.read("result.json")
         return result

@@ -83,12 +83,11 @@ class Keeper:
         hardware: Hardware,
         fabric: Any,
         listen: Listener = silent,
-        model: torch.nn.Module | None = None,
     ) -> None:
         self.plan, self.splits, self.folder = plan, splits, folder
         self.seed, self.hardware, self.fabric = seed, hardware, fabric
         self.listen: Listener = listen if fabric.is_global_zero else silent
-        self.networks = build_networks(plan, splits, seed, model).to(fabric.device)
+        self.networks = build_networks(plan, splits, seed).to(fabric.device)
         if hardware.channels_last:
             self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks.eval()

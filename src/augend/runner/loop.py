@@ -35,7 +35,6 @@ def run(
     seed: int,
     hardware: Hardware,
     listen: Listener = silent,
-    model: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Train by a resolved plan, from the folder's newest checkpoint or from the start, and write what came out.
 
@@ -45,14 +44,13 @@ def run(
         folder: created and locked by the caller.
         seed: of everything that is drawn.
         listen: hears the run's events.
-        model: a user's own module in place of the network `net`.
 
     Returns:
         The result, as in ``result.json``: accuracies, steps, cost.
     """
     fabric = hardware.fabric()
     splits = {role: split.to(fabric.device) for role, split in splits.items()}
-    keeper = Keeper(plan, splits, folder, seed=seed, hardware=hardware, fabric=fabric, listen=listen, model=model)
+    keeper = Keeper(plan, splits, folder, seed=seed, hardware=hardware, fabric=fabric, listen=listen)
     keeper.restore()
     with keeper.signals():
         for number in range(keeper.at.phase, len(plan.phases)):

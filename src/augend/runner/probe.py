@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from augend.checkpoint import write_json
+from augend.data.named import cache_folder
 from augend.data.pictures import Split
 from augend.randomness import Draws
 from augend.recipes.plan import Plan
@@ -20,12 +19,7 @@ from augend.runner.assembly import build_networks, stage
 from augend.runner.hardware import Hardware, describe, fastest
 from augend.runner.optimizer import build_optimizer
 
-__all__ = ["cache_folder", "choose"]
-
-
-def cache_folder() -> Path:
-    """Where choices and decoded pictures are kept: AUGEND_CACHE, default ``~/.cache/augend``."""
-    return Path(os.environ.get("AUGEND_CACHE") or Path.home() / ".cache" / "augend")
+__all__ = ["choose"]
 
 
 def choose(

@@ -101,7 +101,7 @@ class Study:
 
 def next_folder(command: str, data: str) -> Path:
     """``runs/COMMAND-DATA-N``, the first that does not exist."""
-    word = Path(data.split("?")[0]).name or "data"
+    word = Path(data.split(":")[0]).name or "data"
     number = 1
     while (path := Path("runs") / f"{command}-{word}-{number}").exists():
         number += 1

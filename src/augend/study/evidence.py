@@ -185,6 +185,10 @@ def read_trials(record: Record, *, test: bool) -> list[Trial]:
                 continue
             rows = read_rows(folder / "predictions.npz")
             wanted = [str(s) for s in np.unique(rows["split"]) if s != "train" and (test or s == "valid")]
+            if "valid" not in wanted:
+                raise AugendError(
+                    f"{folder}: its predictions have no validation pictures, and recipes are chosen on them"
+                )
             ledger = read_json(folder / "ledger.json") if (folder / "ledger.json").is_file() else {}
             trained = rows["labels"][rows["split"] == "train"].astype(np.int64)
             largest = int(np.bincount(trained).argmax()) if len(trained) else 0

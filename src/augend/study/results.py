@@ -110,7 +110,7 @@ def gather(study: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "augend study results",
-        "folder": str(record.raw.get("out", study.name)),
+        "folder": str(study),
         "data": _data_name(record),
         "reference": record.reference,
         "metric": record.metric,
@@ -146,9 +146,11 @@ def _data_name(record: Record) -> str:
     return str(data.get("path") or data.get("name") or "DATA") if isinstance(data, dict) else str(data)
 
 
-def _failed(record: Record, expected: list[str]) -> list[str]:
-    states = {name: record.folder / "trials" / name / "state.json" for name in expected}
-    return [name for name, path in states.items() if path.is_file() and read_json(path).get("state") == "failed"]
+def _failed(record: Record, expected: list[str]) -> dict[str, str]:
+    """Failed trial -> the reason it left, one line."""
+    paths = {name: record.folder / "trials" / name / "state.json" for name in expected}
+    states = {name: read_json(path) for name, path in paths.items() if path.is_file()}
+    return {name: str(state.get("reason", "")) for name, state in states.items() if state.get("state") == "failed"}
 
 
 def _resolvable(record: Record) -> float | None:

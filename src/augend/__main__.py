@@ -1,0 +1,5 @@
+"""``python -m augend``."""
+
+from augend.cli import main
+
+main()

@@ -1,0 +1,79 @@
+"""Small real runs for tests: the embedded digits, a few dozen steps, one thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augend.checkpoint import read
+from augend.runner import keeper
+from augend.runner.folder import RunFolder
+from augend.runner.hardware import Hardware
+from augend.runner.job import Job, resume, start
+
+ONE_THREAD = Hardware(threads=1)
+
+
+class Killed(BaseException):
+    """Ends a run in process, past every handler of ordinary exceptions."""
+
+
+def train(folder: Path, recipe: str, *, budget: str = "30step", hardware: Hardware = ONE_THREAD, **job: Any) -> dict[str, Any]:
+    return start(Job(data="tilted-digits", recipe=recipe, budget=budget, **job), RunFolder(folder), hardware)
+
+
+def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:
+    """From now on every step is saved and the run dies right after global step `step`; returns how to undo that."""
+    monkeypatch.setattr(keeper, "SAVE_SECONDS", 0.0)
+    before = keeper.Keeper.after
+
+    def after(self: keeper.Keeper, terms: Mapping[str, torch.Tensor]) -> bool:
+        ended = before(self, terms)
+        if self.at.global_step == step:
+            raise Killed
+        return ended
+
+    monkeypatch.setattr(keeper.Keeper, "after", after)
+    return monkeypatch.undo
+
+
+def finish(folder: Path) -> dict[str, Any]:
+    return resume(folder)
+
+
+def final_state(folder: Path) -> dict[str, torch.Tensor]:
+    newest = RunFolder(folder).checkpoints.paths()[0]
+    return read(newest)[0]
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Metrics without what may differ: seconds."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+
+
+def ledger(folder: Path) -> dict[str, Any]:
+    """The ledger without seconds and memory."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: bare(v) for k, v in value.items() if "second" not in k and "memory" not in k}
+        return value
+
+    return bare(json.loads((folder / "ledger.json").read_text()))
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Two runs ended with the same bits: weights, optimizer, metrics, ledger, predictions."""
+    first, second = final_state(one), final_state(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert lines(one) == lines(other)
+    assert ledger(one) == ledger(other)
+    for name in ("predictions.npz", "model.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name

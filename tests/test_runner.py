@@ -1,0 +1,144 @@
+"""Promises of the runner that no single recipe shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import ONE_THREAD, Killed, finish, killed_at, lines, same_run, train
+
+from augend.contract import AugendError
+from augend.recipes.plan import Plan
+from augend.runner.folder import RunFolder
+from augend.runner.job import Job, start
+
+FINITE = "tilt-5"
+
+
+def test_equal_phases_of_two_recipes_show_the_same_pictures(tmp_path: Path) -> None:
+    # `plain` of B and of Aug-FT is one phase by name, so its losses agree as long as both run
+    train(tmp_path / "b", "plain", budget="100step")
+    train(tmp_path / "ft", "aug-ft", budget="200step")
+    first = [line for line in lines(tmp_path / "b") if line["kind"] == "train" and line["step"] == 50]
+    second = [line for line in lines(tmp_path / "ft") if line["kind"] == "train" and line["phase"] == "plain"]
+    assert first[0]["loss"] == [line for line in second if line["step"] == 50][0]["loss"]
+
+
+def test_cache_gives_the_same_bits_as_recomputing(tmp_path: Path) -> None:
+    views = "tune.augment=tilt-5"
+    train(tmp_path / "cached", "aug-ft", budget="120step", overrides=(views, "tune.cache=true"))
+    train(tmp_path / "recomputed", "aug-ft", budget="120step", overrides=(views, "tune.cache=false"))
+    assert lines(tmp_path / "cached") == lines(tmp_path / "recomputed")
+    for name in ("predictions.npz", "model.safetensors"):
+        assert (tmp_path / "cached" / name).read_bytes() == (tmp_path / "recomputed" / name).read_bytes()
+    costs = [json.loads((tmp_path / run / "ledger.json").read_text()) for run in ("cached", "recomputed")]
+    assert costs[0]["phases"]["tune"]["flops"] < costs[1]["phases"]["tune"]["flops"]
+
+
+def test_a_cached_phase_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"budget": "60step", "overrides": ("tune.augment=tilt-5", "tune.cache=true")}
+    train(tmp_path / "whole", "aug-ft", **extra)
+    undo = killed_at(45, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", "aug-ft", **extra)
+    undo()
+    finish(tmp_path / "killed")
+    same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_cache_true_with_infinite_augmentation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AugendError, match="cache"):
+        train(tmp_path / "run", "aug-ft", overrides=("tune.augment=[rotate]", "tune.cache=true"))
+
+
+def test_a_bank_of_views_serves_infinite_augmentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"budget": "40step", "overrides": ("tune.augment=[rotate]", "tune.cache={views: 3}")}
+    train(tmp_path / "whole", "aug-ft", **extra)
+    undo = killed_at(31, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", "aug-ft", **extra)
+    undo()
+    finish(tmp_path / "killed")
+    same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "whole", "plain", budget="20step")
+    undo = killed_at(15, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", "plain", budget="20step")
+    undo()
+    newest, before = RunFolder(tmp_path / "killed").checkpoints.paths()
+    assert newest.name.endswith("15.ckpt") and before.name.endswith("14.ckpt")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+    said: list[str] = []
+    from augend.runner.job import resume
+
+    resume(tmp_path / "killed", listen=lambda kind, values: said.append(values["text"]) if kind == "note" else None)
+    assert any("damaged" in text and "falling back" in text for text in said)
+    same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_diverging_run_stops_with_a_clear_line_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(AugendError, match="not finite"):
+        train(tmp_path / "run", "plain", budget="200step", overrides=("optimizer=sgd", "optimizer.lr=1e20"))
+    for path in RunFolder(tmp_path / "run").checkpoints.paths():
+        from augend.checkpoint import read
+
+        assert all(torch.isfinite(t).all() for t in read(path)[0].values() if t.is_floating_point())
+
+
+def test_a_weight_without_gradient_is_an_error(tmp_path: Path) -> None:
+    recipe = {
+        "name": "headless",
+        "phases": [{"name": "embed", "objective": {"soft-margin-triplet": {"of": "net.features"}}, "train": "all",
+                    "order": {"groups": {"copies": 3}}, "augment": "pixels"}],
+    }
+    path = tmp_path / "headless.yaml"
+    path.write_text(json.dumps({"headless": {k: v for k, v in recipe.items() if k != "name"}}))
+    with pytest.raises(AugendError, match="get no gradient"):
+        train(tmp_path / "run", str(path))
+
+
+def test_keep_best_and_plateau_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "plateau.yaml"
+    path.write_text(
+        "plateau:\n  phases:\n"
+        "  - {name: first, until: {plateau: {watch: train/loss, patience: 1}, at most: 60step}, schedule: {lr: constant},\n"
+        "     keep: {best: valid/accuracy}}\n"
+        "  - {name: second, until: 10step, optimizer: fresh}\n"
+    )
+    train(tmp_path / "whole", str(path), budget="100step")
+    plan = Plan.from_json((tmp_path / "whole" / "plan.json").read_text())
+    assert plan.phases[1].steps == 10
+    undo = killed_at(11, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", str(path), budget="100step")
+    undo()
+    finish(tmp_path / "killed")
+    same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_two_processes_cannot_work_in_one_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.lock()
+    with pytest.raises(AugendError, match="another process"):
+        start(Job(data="tilted-digits", recipe="plain", budget="5step"), RunFolder(tmp_path / "run"), ONE_THREAD)
+    folder.unlock()
+
+
+def test_changed_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undo = killed_at(3, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "run", "plain", budget="10step")
+    undo()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["data"]["main"]["digest"] = "0" * 32
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(AugendError, match="have changed"):
+        finish(tmp_path / "run")
