@@ -51,7 +51,9 @@ def test_every_builtin_recipe_is_sound_and_says_when_to_use_it() -> None:
         assert Plan.from_json(plan.to_json()) == plan
         assert recipe.words.title and recipe.words.when, recipe.name
         assert sum(phase.steps or 0 for phase in plan.phases) == plan.budget == 10_000
-    assert {"plain", "augmented", "ft", "aug-ft", "augment-then-plain", "dml", "transfer-embed"} <= {r.name for r in known()}
+    assert {"plain", "augmented", "ft", "aug-ft", "augment-then-plain", "dml", "transfer-embed"} <= {
+        r.name for r in known()
+    }
     assert {"good-practice", "quick", "factoring"} <= set(known_settings())
 
 
@@ -95,7 +97,10 @@ def test_init_embedding_trains_what_its_term_reaches_at_a_tenth_of_the_rate() ->
 
 def test_transfer_embed_wires_roles_networks_and_views() -> None:
     given = {"params": {"base": "cifar100"}, "data": "cifar10", "model": "small", "budget": "400step"}
-    assert roles("transfer-embed", data="cifar10", params={"base": "cifar100"}) == {"main": "cifar10", "base": "cifar100"}
+    assert roles("transfer-embed", data="cifar10", params={"base": "cifar100"}) == {
+        "main": "cifar10",
+        "base": "cifar100",
+    }
     plan = planned("transfer-embed", **given)
     assert plan.roles == {"main": "cifar10", "base": "cifar100"}
     assert list(plan.networks) == ["source", "net", "omega"]
@@ -263,12 +268,16 @@ def test_settings_give_a_phase_its_own_optimizer_and_schedule() -> None:
     assert (base.optimizer.word, base.schedule.word, base.segment) == ("adam", "cosine", 0)
     assert head_plan.optimizer == Component("sgd", {"lr": 0.01, "momentum": 0.9})
     assert (head_plan.schedule.word, head_plan.segment) == ("steps", 1)
-    with pytest.raises(AugendError, match=r"override optimizer: settings fix another optimizer for phase head"):
+    with pytest.raises(
+        AugendError, match=r"override optimizer: the settings .settings. fix another optimizer for phase head"
+    ):
         planned("transfer-none", block, overrides=["optimizer.lr=3e-4"])
 
 
 def test_a_segment_keeps_its_optimizer_and_schedule() -> None:
-    recipe = {"phases": [{"name": "a", "optimizer": {"fresh": {"lr": "0.5x"}}, "schedule": {"lr": "cosine"}}, {"name": "b"}]}
+    recipe = {
+        "phases": [{"name": "a", "optimizer": {"fresh": {"lr": "0.5x"}}, "schedule": {"lr": "cosine"}}, {"name": "b"}]
+    }
     a, b = planned(recipe).phases
     assert (a.segment, b.segment) == (0, 0)
     assert b.optimizer.options["lr"] == 5e-4 and b.schedule.word == "cosine"
@@ -301,7 +310,12 @@ def test_overrides_reach_settings_phases_and_parameters() -> None:
         ({"optimizer": {"adam": {"lr": 1}}}, "optimizer.lr", 2, {"optimizer": {"adam": {"lr": 2}}}),
         ({"optimizer": {"adam": {"lr": 1}}}, "optimizer.adam.lr", 2, {"optimizer": {"adam": {"lr": 2}}}),
         ({"optimizer": "fresh"}, "optimizer.lr", "2x", {"optimizer": {"fresh": {"lr": "2x"}}}),
-        ({"schedule": {"lr": "cosine"}}, "schedule.lr.warmup", "5%", {"schedule": {"lr": {"cosine": {"warmup": "5%"}}}}),
+        (
+            {"schedule": {"lr": "cosine"}},
+            "schedule.lr.warmup",
+            "5%",
+            {"schedule": {"lr": {"cosine": {"warmup": "5%"}}}},
+        ),
         ({"objective": {"t": 0.9}}, "objective.t.weight", 0.5, {"objective": {"t": {"weight": 0.5}}}),
         ({"objective": {"t": 0.9}}, "objective.t.hardest", 1, {"objective": {"t": {"weight": 0.9, "hardest": 1}}}),
         ({"objective": {"t": 0.9}}, "objective.u", 1, {"objective": {"t": 0.9, "u": 1}}),

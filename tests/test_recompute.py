@@ -121,6 +121,8 @@ def test_every_number_can_be_found_again(tmp_path: Path, case: str) -> None:
         assert shown["valid"] == number(wanted["valid"]["mean"])
         assert shown["accuracy"] == number(wanted["accuracy"])
         assert shown["balanced_accuracy"] == number(wanted["balanced_accuracy"])
+        assert shown["nll"] == f"{wanted['nll']:.3f}"
+        assert shown["calibration_error"] == number(wanted["calibration_error"])
         np.testing.assert_allclose(recipe["recall"], wanted["recall"])
     advised = results["advised"]
     np.testing.assert_array_equal(advised["confusion"], again[advised["recipe"]]["confusion"])

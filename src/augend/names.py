@@ -51,6 +51,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "model": {
         "figure1": "augend.models.small:figure1",
+        "figure1-wide": "augend.models.small:figure1_wide",
         "small": "augend.models.small:small",
         "linear": "augend.models.small:linear",
         "mlp": "augend.models.small:mlp",

@@ -193,7 +193,7 @@ def report(
     from augend.study import results
 
     found = results.write(study)
-    writer.write(study)
+    writer.write(study, found)
     show_results(study, found, as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
@@ -63,7 +64,9 @@ class Layout:
             others = ", ".join(list(dict.fromkeys(map(_spoken, crossing)))[:4])
             what = f"besides the tensor that enters it ({_spoken(tensor)}), what follows uses {others}"
         near = self._near(line, position)
-        raise AugendError(f"split at {name!r}: {self.kind} cannot be cut there: {what}" + (f"; {near!r} works" if near else ""))
+        raise AugendError(
+            f"split at {name!r}: {self.kind} cannot be cut there: {what}" + (f"; {near!r} works" if near else "")
+        )
 
     @staticmethod
     def _near(line: Line, position: int) -> str | None:
@@ -86,12 +89,13 @@ def classifier_path(model: nn.Module) -> str | None:
     linear layer of `fc`, `head`, `heads`, `classifier` or the whole network; None when there is none."""
     if isinstance(model, nn.Sequential):
         return list(model._modules)[-1] if len(model) else None
-    if callable(getattr(model, "get_classifier", None)):
-        found = model.get_classifier()
+    getter: Any = getattr(model, "get_classifier", None)
+    if callable(getter):
+        found = getter()
         found = found[0] if isinstance(found, tuple | list | nn.ModuleList) and len(found) else found
         for path, module in model.named_modules():
             if module is found and not isinstance(module, nn.Identity):
-                return path
+                return str(path)
     for name in ("fc", "head", "heads", "classifier", ""):
         if name and name not in model._modules:
             continue
@@ -99,7 +103,7 @@ def classifier_path(model: nn.Module) -> str | None:
         for kind in (nn.Linear, nn.Conv2d) if name else (nn.Linear,):
             paths = [path for path, module in inside if isinstance(module, kind)]
             if paths:
-                return paths[-1]
+                return str(paths[-1])
     return None
 
 
@@ -214,7 +218,7 @@ def _named(
         for name, _ in model.get_submodule(path).named_parameters(recurse=False):
             full = f"{path}.{name}" if path else name
             at = uses.get(full, 0)
-            owners = [stage for stage in names if (entered[stage] if stage in entered else end) <= at]
+            owners = [stage for stage in names if entered.get(stage, end) <= at]
             tensors[owners[-1] if owners else names[0]].append(full)
     return Layout(
         lines,

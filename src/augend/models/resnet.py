@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from augend.contract import AugendError
-from augend.models.small import pictures, classifier, pooling
+from augend.models.small import classifier, pictures, pooling
 
 __all__ = ["preresnet", "resnet", "resnet18_cifar"]
 
@@ -88,12 +88,16 @@ def _he(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _layer(make: Callable[[int, int, int], nn.Module], before: int, width: int, after: int, n: int, stride: int) -> nn.Module:
+def _layer(
+    make: Callable[[int, int, int], nn.Module], before: int, width: int, after: int, n: int, stride: int
+) -> nn.Module:
     return nn.Sequential(make(before, width, stride), *(make(after, width, 1) for _ in range(n - 1)))
 
 
 def _stem(channels: int, width: int) -> nn.Module:
-    return nn.Sequential(OrderedDict(conv=_conv3(channels, width), norm=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True)))
+    return nn.Sequential(
+        OrderedDict(conv=_conv3(channels, width), norm=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True))
+    )
 
 
 def resnet(depth: int = 32, *, shape: tuple[int, ...], classes: int) -> nn.Sequential:

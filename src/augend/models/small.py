@@ -28,7 +28,9 @@ class FlatLinear(nn.Linear):
 
 def pictures(word: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise AugendError(f"model {word!r} takes pictures (C, H, W), not inputs of shape {tuple(shape)}; try 'mlp' or 'linear'")
+        raise AugendError(
+            f"model {word!r} takes pictures (C, H, W), not inputs of shape {tuple(shape)}; try 'mlp' or 'linear'"
+        )
     channels, height, width = shape
     return channels, height, width
 
@@ -55,7 +57,8 @@ def _figure1_blocks(widths: Sequence[int], channels: int) -> list[tuple[str, nn.
 
 
 def _figure1_features(widths: Sequence[int], height: int, width: int) -> int:
-    return widths[-1] * math.ceil(height / 2 ** len(widths)) * math.ceil(width / 2 ** len(widths))
+    shrunk = [-(-side // (1 << len(widths))) for side in (height, width)]  # each pooling rounds up
+    return widths[-1] * shrunk[0] * shrunk[1]
 
 
 def _initialise(model: nn.Module, init: str) -> None:
@@ -158,9 +161,7 @@ def linear(*, shape: tuple[int, ...], classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(classify=FlatLinear(math.prod(shape), classes)))
 
 
-def mlp(
-    widths: Sequence[int] = (256,), dropout: float = 0.0, *, shape: tuple[int, ...], classes: int
-) -> nn.Sequential:
+def mlp(widths: Sequence[int] = (256,), dropout: float = 0.0, *, shape: tuple[int, ...], classes: int) -> nn.Sequential:
     """Linear layers with ReLU between them, on the flattened input. Stages: hidden1, hidden2, …, classify.
 
     ``mlp: [1024, 128]`` is the head of the paper on augmentation in embedding space.
@@ -196,7 +197,9 @@ def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Sta
         classes: not used.
     """
     if len(shape) != 1:
-        raise AugendError(f"model 'omega' takes embeddings (d,), not inputs of shape {tuple(shape)}; wire it to `features`")
+        raise AugendError(
+            f"model 'omega' takes embeddings (d,), not inputs of shape {tuple(shape)}; wire it to `features`"
+        )
     width = round(hidden * shape[0])
     if width < 1:
         raise AugendError(f"model 'omega': hidden {hidden} times {shape[0]} is no width; give a multiple such as 2")

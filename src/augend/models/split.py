@@ -1,16 +1,21 @@
-"""One network as two: a trunk that ends, and a head that begins, at a module's name."""
+"""One network as two: a trunk that ends, and a head that begins, at a module's name; and where to split by default."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from augend.contract import AugendError
 from augend.models.layout import layout
+from augend.models.stages import Stages
 from augend.models.trace import Piece
 
-__all__ = ["Part", "split_model"]
+__all__ = ["Part", "default_split", "split_model"]
 
 
 class Part(nn.Module):
@@ -79,3 +84,49 @@ def split_model(model: nn.Module, at: str) -> tuple[Part, Part]:
         steps = dict.fromkeys(node for _, nodes in found for node in nodes)
         parts.append(Part(model, steps, (found[0][0], found[1][0])))
     return parts[0], parts[1]
+
+
+def default_split(stages: Stages, shape: tuple[int, ...] | None = None) -> str:
+    """The stage at which the last quarter or so of a network begins: what `$split: auto` means.
+
+    Of the numbered stages (layer1 … layer4, stages.0 … stages.3, blocks.0 … blocks.11) the last when there are up to five,
+    otherwise the first of the last third; or the next one at which the network can be cut.
+
+    Args:
+        shape: of the input, ``(C, H, W)``; when given, the cut is tried on two rows, in eval mode.
+
+    Example:
+        >>> from augend.contract import Component
+        >>> from augend.models import build
+        >>> default_split(build(Component("figure1"), shape=(1, 28, 28), classes=10, generator_seed=0))
+        'conv3'
+    """
+    weighty = [name for name in stages.names if any(p.ndim > 1 for p in stages.parameters_of(name))]
+    families: dict[str, list[str]] = {}
+    for name in weighty:
+        numbered = re.fullmatch(r"(.*?)[._]?\d+[a-z]?", name)
+        if numbered:
+            families.setdefault(numbered[1], []).append(name)
+    family = max(families.values(), key=len, default=[])
+    if len(family) > 1:
+        wished = weighty.index(family[-1] if len(family) <= 5 else family[-(len(family) // 3)])
+    else:
+        wished = (3 * len(weighty)) // 4
+    for name in weighty[wished:] + weighty[:wished][::-1]:
+        with contextlib.suppress(AugendError):
+            stages.position(f":{name}")
+            if shape is not None:
+                _try(stages, f":{name}", shape)
+            return name
+    return stages.names[-1]
+
+
+def _try(stages: Stages, key: str, shape: tuple[int, ...]) -> None:
+    modes = {module: module.training for module in stages.modules()}
+    stages.eval()
+    try:
+        with torch.no_grad():
+            stages(torch.zeros(2, *shape, device=next(stages.parameters()).device), {key})
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -6,8 +6,7 @@ that it can be stopped and started between any two of them.
 
 from __future__ import annotations
 
-import contextlib
-import re
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from augend.models.layout import Layout, layout
 from augend.models.trace import Cut, Piece
 from augend.names import nearest
 
-__all__ = ["Chain", "Stages", "as_stages", "default_split"]
+__all__ = ["Chain", "Stages", "as_stages"]
 
 RESULT = frozenset({""})
 
@@ -63,7 +62,7 @@ class Stages(nn.Module):
         self.normalise(mean, std)
 
     def normalise(self, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None) -> None:
-        """Set what pixels are normalised by, ``(x - mean) / std``, floats a channel; None for both leaves them as they are."""
+        """Set what pixels are normalised by, ``(x - mean) / std``, floats a channel; None for both: not at all."""
         if (mean is None) != (std is None):
             raise AugendError("normalisation needs both mean and std, or neither")
         for name, values in (("mean", mean), ("std", std)):
@@ -192,7 +191,7 @@ class Chain(Stages):
         cuts = self._cuts | {self.stage(name): self._plan.cut(self.stage(name)) for name in names}
         self._cuts = {name: cuts[name] for name in self.names if name in cuts}
         ends = [None, *self._cuts.values(), None]
-        self._pieces = [self._plan.piece(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
+        self._pieces = [self._plan.piece(*pair) for pair in itertools.pairwise(ends)]
         self._ways.clear()
         self._edits.clear()
 
@@ -272,7 +271,9 @@ class Chain(Stages):
 
 def _single(x: Any, key: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise AugendError(f"{f'tensor {key!r}' if key else 'the result'} is {type(x).__name__} of several, not one tensor")
+        raise AugendError(
+            f"{f'tensor {key!r}' if key else 'the result'} is {type(x).__name__} of several, not one tensor"
+        )
     return x
 
 
@@ -333,49 +334,3 @@ def as_stages(
             raise
         return _Whole(model, str(error), mean=mean, std=std)
     return Chain(model, plan, cuts, mean=mean, std=std)
-
-
-def default_split(stages: Stages, shape: tuple[int, ...] | None = None) -> str:
-    """The stage at which the last quarter or so of a network begins: what `$split: auto` means.
-
-    Of the numbered stages (layer1 … layer4, stages.0 … stages.3, blocks.0 … blocks.11) the last when there are up to five,
-    otherwise the first of the last third; or the next one at which the network can be cut.
-
-    Args:
-        shape: of the input, ``(C, H, W)``; when given, the cut is tried on two rows, in eval mode.
-
-    Example:
-        >>> from augend.contract import Component
-        >>> from augend.models import build
-        >>> default_split(build(Component("figure1"), shape=(1, 28, 28), classes=10, generator_seed=0))
-        'conv3'
-    """
-    weighty = [name for name in stages.names if any(p.ndim > 1 for p in stages.parameters_of(name))]
-    families: dict[str, list[str]] = {}
-    for name in weighty:
-        numbered = re.fullmatch(r"(.*?)[._]?\d+[a-z]?", name)
-        if numbered:
-            families.setdefault(numbered[1], []).append(name)
-    family = max(families.values(), key=len, default=[])
-    if len(family) > 1:
-        wished = weighty.index(family[-1] if len(family) <= 5 else family[-(len(family) // 3)])
-    else:
-        wished = (3 * len(weighty)) // 4
-    for name in weighty[wished:] + weighty[:wished][::-1]:
-        with contextlib.suppress(AugendError):
-            stages.position(f":{name}")
-            if shape is not None:
-                _try(stages, f":{name}", shape)
-            return name
-    return stages.names[-1]
-
-
-def _try(stages: Stages, key: str, shape: tuple[int, ...]) -> None:
-    modes = {module: module.training for module in stages.modules()}
-    stages.eval()
-    try:
-        with torch.no_grad():
-            stages(torch.zeros(2, *shape, device=next(stages.parameters()).device), {key})
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

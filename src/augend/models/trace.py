@@ -201,7 +201,9 @@ def _is_batch_size(node: fx.Node) -> bool:
 def _has_effect(node: fx.Node) -> bool:
     """Whether a step changes a tensor in place."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    inplace = node.op in ("call_function", "call_method") and (name.endswith("_") or name in ("setitem", "iadd", "imul"))
+    inplace = node.op in ("call_function", "call_method") and (
+        name.endswith("_") or name in ("setitem", "iadd", "imul")
+    )
     return inplace and not name.endswith("__")
 
 

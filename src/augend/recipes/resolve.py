@@ -51,7 +51,7 @@ def _one_optimizer(composed: Composed, block: Settings) -> None:
         here = recipe in [name for name, _ in composed.lineage] and phase in composed.phase_names
         if here and fix.get("optimizer", "fresh") != "fresh":
             raise AugendError(
-                f"override optimizer: {block.source} fix another optimizer for phase {phase} of {recipe}; "
+                f"override optimizer: the settings {block.name!r} fix another optimizer for phase {phase} of {recipe}; "
                 f"say which one, as {phase}.optimizer.lr=3e-4"
             )
 

@@ -123,6 +123,7 @@ class Scene:
     banks: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)  # network -> tensor -> view -> bank
     bank_views: dict[str, int] = field(default_factory=dict)  # view -> M, when a bank of M draws serves it
     channels_last: bool = False
+    lap: Callable[[str], None] = field(default=lambda part: None)  # the ledger's clock
 
     def sources(self, progress: float) -> int:
         """Pictures a row."""
@@ -148,8 +149,10 @@ class Scene:
             pixels, labels = self.pictures.fetch(index)
             x = pixels.flatten(0, 1)
             targets = labels[:, 0]
+            self.lap("data")
             for view, chain in self.chains.items():
                 views[view], targets = self._view(chain, x, labels, params[view].to(device))
+            self.lap("augment")
         else:
             targets = self.pictures.labels[index[:, 0]]
         deferred = {
@@ -167,6 +170,7 @@ class Scene:
             for network, tensors in self.banks.items()
         }
         weight = None if picks.weight is None else picks.weight.to(device)
+        self.lap("data")
         return Batch(views, targets, index[:, 0], weight, params, deferred, cached)
 
     def _drawn(self, view: str, chain: Chain, draws: Draws, progress: float, copy: Tensor | None) -> Tensor:

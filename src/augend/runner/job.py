@@ -94,8 +94,7 @@ def default_model(split: Split) -> str:
 def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
     """Look everything up: the plan that the runner runs."""
     from augend.contract import Component
-    from augend.models import build
-    from augend.models.stages import default_split
+    from augend.models import build, default_split
     from augend.recipes import resolve
 
     main = splits["main"]

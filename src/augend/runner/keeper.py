@@ -171,6 +171,7 @@ class Keeper:
         if self.spec.keep != "last":
             watched.append(self.spec.keep)
         self._watched = watched
+        self.ledger.phase(self.spec.name)
         self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self._total()})
         return self.optimizer
 
@@ -237,7 +238,7 @@ class Keeper:
             **self._where(),
             "loss": loss,
             **means,
-            "seconds": round(self.ledger.training_seconds, 4),
+            "seconds": round(self.ledger.total().training_seconds, 4),
         }
         if self.fabric.is_global_zero:
             self.folder.line(values)
@@ -251,7 +252,7 @@ class Keeper:
             values = self._judge(pictures)
         self.networks.only(list(self.spec.train))
         self.ledger.lap("evaluation")
-        line = {"kind": "valid", **self._where(), **values, "seconds": round(self.ledger.training_seconds, 4)}
+        line = {"kind": "valid", **self._where(), **values, "seconds": round(self.ledger.total().training_seconds, 4)}
         if self.fabric.is_global_zero:
             self.folder.line(line)
         self.listen("valid", line)
@@ -357,7 +358,7 @@ class Keeper:
             tensors["epoch"] = self.epoch_sum
         state = {"place": asdict(self.at), "ledger": self.ledger.state_dict()}
         self.folder.checkpoints.save(self.at.phase, self.at.step, tensors, state)
-        self.ledger.lap("saving")
+        self.ledger.restart()
         self.listen("saved", self._where())
 
     def pause(self) -> None:

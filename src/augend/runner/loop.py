@@ -57,6 +57,7 @@ def run(
             spec = keeper.begin(number)
             assert spec.steps is not None
             scene = stage(spec, keeper.networks, splits, seed=seed, channels_last=hardware.channels_last)
+            scene.lap = keeper.ledger.lap
             optimizer = keeper.equip(scene)
             _cache(scene, keeper, spec.steps)
             forward = _wrapped(scene, fabric)
@@ -66,11 +67,11 @@ def run(
                 progress = step / spec.steps
                 draws = Draws(seed, spec.name, step, spec.rows)
                 picks = scene.order.next(step, spec.rows, scene.sources(progress), progress)
+                keeper.ledger.lap("order")
                 batch = scene.batch(*_local(picks, draws, fabric), progress)
-                keeper.ledger.lap("data")
                 if cost is None:
                     cost = step_cost(scene, batch)
-                    keeper.ledger.lap(None)  # counting is not training
+                    keeper.ledger.restart()  # counting is not training
                 seed_default_generators(draws.child(f"model/{fabric.global_rank}").key)
                 scene.phase.draws = draws
                 with hardware.autocast():
@@ -154,7 +155,7 @@ def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
     chosen = worth_caching(scene, steps, CACHE_BYTES)
     if not chosen:
         return
-    keeper.ledger.lap("data")
+    keeper.ledger.restart()
 
     def forward(route: Route, pixels: Tensor) -> dict[str, Tensor]:
         with keeper.hardware.autocast():
@@ -167,10 +168,10 @@ def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
 
     passed = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after)
     if keeper.at.step:
-        keeper.ledger.lap(None)  # filled again after a kill: seconds lost to a kill are not charged
+        keeper.ledger.restart()  # filled again after a kill: seconds lost to a kill are not charged
         return
     rows = {route.name: passed[route.name] for route in chosen}
     keeper.ledger.lap("cache")
     flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
     keeper.ledger.charge(forward=sum(-(-n // scene.spec.rows) for n in rows.values()), flops=flops)
-    keeper.ledger.lap(None)
+    keeper.ledger.restart()

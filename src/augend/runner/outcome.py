@@ -48,9 +48,10 @@ def write_outcome(keeper: Keeper) -> dict[str, Any]:
                 write_bytes(folder.path / f"predictions{suffix}.npz", buffer.getvalue())
                 write_bytes(folder.path / f"model{suffix}.safetensors", model_bytes(plan, keeper.networks, keeper.splits, name))
     keeper.ledger.lap("evaluation")
-    result["ledger"] = keeper.ledger.to_json()["total"]
+    text = keeper.ledger.to_json()
+    result["ledger"] = json.loads(text)["total"]
     if keeper.fabric.is_global_zero:
-        folder.write("ledger.json", keeper.ledger.to_json())
+        folder.write("ledger.json", text)
         folder.write("result.json", result)
     return result
 

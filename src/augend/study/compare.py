@@ -254,7 +254,7 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
                         pool.stop()
                         break
         gathered = results.write(study.path)
-        report.write(study.path)
+        report.write(study.path, gathered)
         if asked:
             code = 130 if asked[0] == signal.SIGINT else 75
             raise Saved(f"stopped; finished trials are kept. Continue with: augend compare --out {study.path}", code)
