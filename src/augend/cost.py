@@ -43,7 +43,8 @@ def _convolution_backward(grad_out: Any, x: Any, weight: Any, *rest: Any, **_: A
     """The forward's FLOPs for each gradient that is wanted: torch's own formula forgets that groups divide the work."""
     transposed, mask = rest[4], rest[7]  # after bias, stride, padding, dilation; output padding, groups
     places = math.prod((x if transposed else grad_out)[2:])
-    return 2 * x[0] * places * math.prod(weight) * (int(mask[0]) + int(mask[1]))
+    forward: int = 2 * x[0] * places * math.prod(weight)
+    return forward * (int(mask[0]) + int(mask[1]))
 
 
 def count_flops(module: nn.Module, *inputs: Any, backward: bool = True) -> Flops:
@@ -232,10 +233,8 @@ class Ledger:
 
     def observe_memory(self, device: torch.device | str = "cpu") -> None:
         """Note the peak memory: of the process so far, or what torch has allocated at most on a GPU."""
-        if torch.device(device).type == "cuda":
-            used = torch.cuda.max_memory_allocated(device)
-        else:
-            used = _resident()
+        on_gpu = torch.device(device).type == "cuda"
+        used = torch.cuda.max_memory_allocated(device) if on_gpu else _resident()
         self._now.memory = max(self._now.memory, used)
 
     def total(self) -> PhaseCost:

@@ -51,8 +51,6 @@ class _Root(nn.Module):
 class _Walk(fx.Tracer):
     """Traces through the modules in `through` alone; notes where each module is first entered, and by which tensor."""
 
-    proxy_buffer_attributes = True
-
     def __init__(self, through: Iterable[str]) -> None:
         super().__init__(param_shapes_constant=True)
         self.through = frozenset(through)
@@ -60,6 +58,17 @@ class _Walk(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return _inside(module_qualified_name) not in self.through
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if isinstance(attr_val, Tensor) and not isinstance(
+            attr_val, nn.Parameter
+        ):  # a buffer is read anew at each call
+            for name, buffer in self.root.named_buffers():
+                if buffer is attr_val:
+                    if name not in parameter_proxy_cache:
+                        parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+                    return parameter_proxy_cache[name]
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -22,6 +22,7 @@ from augend.data.pictures import Pictures, Split
 from augend.models import build as build_model
 from augend.models.stages import Stages
 from augend.names import lookup
+from augend.pixels import to_float
 from augend.randomness import Draws, stream_key
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.outputs import Phase
@@ -201,7 +202,7 @@ class Scene:
         targets = labels[:, 0]
         if chain.mixing is not None:
             return self._mixed(chain, x, labels, params)
-        x = chain.apply(x, params)
+        x = chain.apply(x, params) if chain.ops else to_float(x)
         if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return x, targets

@@ -86,7 +86,7 @@ def _trial(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Call
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            return float(loss)
+            return float(loss.detach())
 
         return step
 
