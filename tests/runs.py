@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import torch
 
 from augend.checkpoint import read
+from augend.data import Split, load
+from augend.recipes import roles
 from augend.runner import keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resume, start
 
 ONE_THREAD = Hardware(threads=1)
+SMALL = "digits:train=200,valid=40,test=60"
 
 
 class Killed(BaseException):
@@ -23,7 +27,19 @@ class Killed(BaseException):
 
 
 def train(folder: Path, recipe: str, *, budget: str = "30step", hardware: Hardware = ONE_THREAD, **job: Any) -> dict[str, Any]:
-    return start(Job(data="tilted-digits", recipe=recipe, budget=budget, **job), RunFolder(folder), hardware)
+    asked = Job(data=SMALL, recipe=recipe, budget=budget, **job)
+    return start(asked, RunFolder(folder), hardware, splits=splits_of(asked))
+
+
+@functools.cache
+def _loaded(data: str) -> Split:
+    return load(data)
+
+
+def splits_of(job: Job) -> dict[str, Split]:
+    """The job's data, read once for all tests."""
+    words = roles(job.recipe, data=job.data, overrides=job.overrides, params=job.params, settings=job.settings)
+    return {role: _loaded(text) for role, text in words.items()}
 
 
 def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:
@@ -42,7 +58,8 @@ def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:
 
 
 def finish(folder: Path) -> dict[str, Any]:
-    return resume(folder)
+    job = Job.from_json(RunFolder(folder).read("run.json")["job"])
+    return resume(folder, splits=splits_of(job))
 
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:

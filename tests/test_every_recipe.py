@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import Killed, finish, killed_at, same_run, train
+from runs import SMALL, Killed, finish, killed_at, same_run, splits_of, train
 
 import augend
 from augend.data import load as load_data
@@ -15,14 +15,14 @@ from augend.randomness import Draws
 from augend.recipes import known
 from augend.runner.assembly import build_networks, stage
 from augend.runner.folder import RunFolder
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import Job, resolve_job
 
 RECIPES = sorted(recipe.name for recipe in known())
 BUDGET = 24
 
 
 def _job(recipe: str) -> Job:
-    return Job(data="tilted-digits", recipe=recipe, budget=f"{BUDGET}step", settings="quick")
+    return Job(data=SMALL, recipe=recipe, budget=f"{BUDGET}step", settings="quick")
 
 
 def _kills(recipe: str, steps: list[int]) -> list[int]:
@@ -37,7 +37,7 @@ def _kills(recipe: str, steps: list[int]) -> list[int]:
 def test_resumes_to_the_same_bits(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
     result = train(whole, recipe, budget=f"{BUDGET}step", settings="quick")
-    plan = resolve_job(_job(recipe), load_splits(_job(recipe)))
+    plan = resolve_job(_job(recipe), splits_of(_job(recipe)))
     steps = [phase.steps for phase in plan.phases]
     assert all(n is not None and n > 0 for n in steps)
     assert result["steps"] == sum(steps) == BUDGET
@@ -51,14 +51,14 @@ def test_resumes_to_the_same_bits(recipe: str, tmp_path: Path, monkeypatch: pyte
         same_run(whole, folder)
     model = augend.load(whole)
     with torch.no_grad():
-        out = model(load_data("tilted-digits").test.pixels[:5])
+        out = model(load_data(SMALL).test.pixels[:5])
     assert out.shape == (5, 10) and bool(torch.isfinite(out).all())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_each_term_alone_moves_what_it_should(recipe: str) -> None:
     job = _job(recipe)
-    splits = load_splits(job)
+    splits = splits_of(job)
     plan = resolve_job(job, splits)
     for spec in plan.phases:
         networks = build_networks(plan, splits, seed=0)

@@ -1,8 +1,10 @@
 """The language: composing, binding, settings and overrides, what a resolved plan says."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from augend import names
 from augend.address import Address, Slice
 from augend.contract import AugendError, Component
 from augend.recipes import Plan, check, dump, known, known_settings, load, read_file, resolve, resolved_words, roles
@@ -398,6 +401,18 @@ def test_smoothing_reaches_terms_that_have_it_and_do_not_say() -> None:
     assert (tune.average, tune.clip) == (0.9, 1.0)
     own = planned("ft", block, overrides=["tune.objective.cross-entropy.smoothing=0"]).phase("tune")
     assert own.terms[0].component.options["smoothing"] == 0 and own.terms[0].weight == 0.9
+
+
+def test_the_documents_examples_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+    recipe, block = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert trained(planned(parse(recipe, "docs"))) == [["net"], ["net[conv3:]"]]
+    assert load_settings(parse(block, "docs")).words.clip == 1.0
+    monkeypatch.setattr(names, "_ADDED", {kind: dict(words) for kind, words in names._ADDED.items()})
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, {})
+    own = {"phases": [{"name": "a", "objective": {"margin-loss": {"of": "net", "margin": 0.5}}}]}
+    assert planned(own).phases[0].terms[0].component.options == {"margin": 0.5}
 
 
 # ------------------------------------------------------------------------------------------------------- the reader

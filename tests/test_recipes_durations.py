@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_schedules() -> None:
         oracle.step()
     warm = multipliers("cosine", 100, warmup=0.05)
     assert warm[:5] == [0.2, 0.4, 0.6, 0.8, 1.0] and max(warm) == 1.0 and warm[5] == 1.0
-    assert all(a >= b for a, b in zip(warm[5:], warm[6:], strict=False)) and 0 < warm[-1] < 0.001
+    assert all(a >= b for a, b in pairwise(warm[5:])) and 0 < warm[-1] < 0.001
     assert multipliers("steps", 10, factor=0.1, at=[0.3, 0.6]) == pytest.approx([1] * 3 + [0.1] * 3 + [0.01] * 4)
     assert completed(Component("cosine", {"warmup": "5%"}), Place("s")).options == {"warmup": 0.05}
     assert completed(Component("steps", {"factor": 0.2, "at": ["30%", 0.6]}), Place("s")).options["at"] == [0.3, 0.6]

@@ -1,5 +1,6 @@
 """Every mistake is one line that names place, what was found, what is allowed and the nearest known name."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augend.cli.options import Budget, Json, Model, Plugins, Root, Size, data_word, plugin_paths
+from augend.cli.options import Augmentations, Budget, Json, Model, Plugins, Root, Size, data_word, plugin_paths
 
 __all__ = ["add_to"]
 
@@ -56,6 +56,7 @@ def compare(
         list[str] | None,
         typer.Option("--set", help="An override for all recipes, as optimizer.lr=3e-4.", show_default=False),
     ] = None,
+    augment: Augmentations = None,
     plugin: Plugins = None,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Write the trials; run them with `augend trial`.")
@@ -78,7 +79,7 @@ def compare(
         "root": data_root,
         "size": size,
         "precision": precision,
-        "overrides": tuple(set_) if set_ else None,
+        "overrides": (*(set_ or ()), *([f"pixels={augment}"] if augment else ())) or None,
         "plugins": plugin_paths(plugin) or None,
     }
     folder = out or next_folder("compare", data or DIGITS)

@@ -18,6 +18,14 @@ Model = Annotated[
     ),
 ]
 SettingsName = Annotated[str, typer.Option("--settings", help="What recipes share: good-practice, quick or a file.")]
+Augmentations = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        help="What `pixels` means: none, light, standard or strong, safe for the labels.",
+        show_default=False,
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option("--budget", help="Of one trial: 2000step or 30epoch (default: the settings').", show_default=False),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from augend.cli.options import (
+    Augmentations,
     Budget,
     Json,
     Model,
@@ -52,6 +53,7 @@ def train(
     deterministic: Annotated[
         bool, typer.Option(help="Only deterministic GPU kernels: resuming is then exact there too.")
     ] = False,
+    augment: Augmentations = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +81,7 @@ def train(
         data=data_word(data),
         recipe=recipe,
         settings=settings,
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *([f"pixels={augment}"] if augment else ())),
         params=params,
         model=model,
         budget=budget,

@@ -177,13 +177,13 @@ class Scene:
     def _drawn(self, view: str, chain: Chain, draws: Draws, progress: float, copy: Tensor | None) -> Tensor:
         if view in self.bank_views:
             return draws.integers(self.bank_views[view]).float()
-        return chain.draw(draws, progress, copy) if chain.ops else _no_params(len(draws.keys))
+        return chain.draw(draws, progress, copy) if chain.ops or chain.mixing else _no_params(len(draws.keys))
 
     def shown(self, view: str, pictures: Tensor, variant: Tensor, seed: int, *, bank: bool) -> Tensor:
         """Pixels ``(rows, C, H, W)`` of pictures under a variant of a view (or the view's n-th draw of a bank)."""
         chain = self.chains[view]
         pixels, labels = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device))
-        if not chain.ops:
+        if not (chain.ops or chain.mixing):
             params = _no_params(len(pictures))
         elif bank:
             drawn = torch.zeros(0)

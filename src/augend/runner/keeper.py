@@ -330,6 +330,7 @@ class Keeper:
                 for name, tensor in self.networks.state_dict(keep_vars=True).items():
                     tensor.copy_(tensors[f"net/{name}"])
             self.average = Average(self.networks, None)
+        self.ledger.observe_memory(self.fabric.device)
         at.done[str(at.phase)] = at.step
         at.phase, at.step, at.epoch, at.watch, at.best = at.phase + 1, 0, 0, {}, {}
         self.scene, self.epoch_sum = None, None
