@@ -39,7 +39,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("place", [p if n < 3 else pytest.param(p, marks=pytest.mark.slow) for n, p in enumerate(PLACES)])
+@pytest.mark.parametrize(
+    "place", [p if n < 3 else pytest.param(p, marks=pytest.mark.slow) for n, p in enumerate(PLACES)]
+)
 def test_a_killed_run_ends_in_the_same_bits(place: str, whole: Path, tmp_path: Path) -> None:
     marker = tmp_path / "killed"
     assert _train(tmp_path / "run", kill=place, marker=marker) == -9 and marker.exists()
@@ -65,7 +67,18 @@ def _bare(value: Any) -> Any:
 @pytest.mark.slow
 def test_twenty_kills_of_a_study_leave_the_same_table(tmp_path: Path) -> None:
     asked = [
-        *("compare", SMALL, "--recipes", "plain,aug-ft", "--reference", "plain", "--repeats", "3", "--budget", "100step"),
+        *(
+            "compare",
+            SMALL,
+            "--recipes",
+            "plain,aug-ft",
+            "--reference",
+            "plain",
+            "--repeats",
+            "3",
+            "--budget",
+            "100step",
+        ),
         *("--precision", "32-true", "--plugin", str(PLUGIN), "--augment", "tilt-5"),
     ]
     assert _augend(*asked, "--out", str(tmp_path / "whole")) == 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from augend.contract import AugendError, Component
-from augend.models import Chain, build, default_split, split_model
+from augend.models import Chain, as_stages, build, default_split, split_model
 
 FAST = {
     "resnet18": ("layer3", 48),
@@ -221,9 +221,44 @@ def test_unknown_names_and_networks_that_decide() -> None:
     with pytest.raises(AugendError, match=r"no module 'backbone' \(its modules: conv1, bn1"):
         split_model(model, "backbone")
     with pytest.raises(
-        AugendError, match=r"split at 'layer3.0.conv2'.*; 'layer3.1' works|split at 'layer3.0.conv2'.*works"
+        AugendError, match=r"split at 'layer3.0.conv2': .* uses the output of layer2; 'layer3.0.act2' works"
     ):
         split_model(model, "layer3.0.conv2")
+    same_bits(model, "layer3.0.act2", torch.rand(2, 3, 32, 32))
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x + 1
+
+
+class Sum(nn.Module):
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        return pair[0] + pair[1]
+
+
+def test_a_pair_between_stages_is_no_tensor() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Pair(), Sum(), nn.Linear(4, 2))
+    net = as_stages(model)
+    x = torch.rand(3, 4)
+    assert torch.equal(net(x, {"", ":1"})[""], model(x))
+    with pytest.raises(AugendError, match="tensor ':2' is tuple of several, not one tensor"):
+        net(x, {":2"})
+    assert default_split(net, (4,)) == "classify"
+
+
+@pytest.mark.slow
+def test_networks_of_several_streams_are_refused_where_they_cross() -> None:
+    import timm
+
+    hrnet = timm.create_model("hrnet_w18_small")
+    with pytest.raises(AugendError, match=r"split at 'stage3': .*several tensors enter it; 'transition1.0' works"):
+        split_model(hrnet, "stage3")
+    with pytest.raises(AugendError, match=r"what follows uses the output of stage3.0.branches.1"):
+        split_model(hrnet, "stage3.0.fuse_layers.0")
+    assert default_split(as_stages(hrnet), (3, 64, 64)) == "final_layer"
+    with pytest.raises(AugendError, match=r"'cls_attn_blocks\.0' works"):  # its blocks are told height and width
+        split_model(timm.create_model("xcit_nano_12_p16_224"), "blocks.6")
 
 
 def test_modes_and_hooks_of_leaves_are_kept() -> None:

@@ -62,7 +62,7 @@ def build(
         if word in known("model"):
             model, scale = _registered(word, chosen, shape, classes, generator_seed), None
         elif word.startswith("torchvision:"):
-            model, scale = _torchvision(word, chosen, shape, classes, generator_seed)
+            model, scale = _torchvision(word, chosen, shape, classes, pretrained, generator_seed)
         else:
             model, scale = _timm(word, chosen, shape, classes, pretrained, generator_seed)
     stages = as_stages(model, cuts, mean=mean, std=std)
@@ -110,7 +110,7 @@ def _registered(word: str, chosen: Mapping[str, Any], shape: tuple[int, ...], cl
 
 
 def _torchvision(
-    word: str, chosen: dict[str, Any], shape: tuple[int, ...], classes: int, key: int
+    word: str, chosen: dict[str, Any], shape: tuple[int, ...], classes: int, pretrained: bool, key: int
 ) -> tuple[nn.Module, _Scale | None]:
     from torchvision import models
 
@@ -123,7 +123,8 @@ def _torchvision(
     if name.startswith("vit_"):
         chosen = {"image_size": shape[1]} | chosen
     if name in ("googlenet", "inception_v3"):
-        chosen = {"aux_logits": False, "init_weights": True} | chosen
+        # their weights come from another framework, with a normalisation of its own inside the network
+        chosen = {"aux_logits": False, "init_weights": True, "transform_input": pretrained} | chosen
     _seed(key)
     try:
         model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **chosen)
@@ -146,9 +147,7 @@ def _torchvision_weights(word: str) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = found.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # network and disk say it in many ways
         raise _unreachable(word, _line(error)) from error
-    if word == "torchvision:googlenet" or word == "torchvision:inception_v3":
-        state = {name: value for name, value in state.items() if not name.lower().startswith("aux")}
-    return state
+    return {name: value for name, value in state.items() if not name.lower().startswith("aux")}
 
 
 def _timm(

@@ -14,7 +14,7 @@ from augend.recipes.library import Recipe, Settings, parent
 from augend.recipes.reading import Place, parse, plain
 from augend.recipes.schema import BUILTIN_PARAMS, PhaseWords, SettingsWords
 
-__all__ = ["Composed", "Override", "assign", "bind", "compose", "split_overrides"]
+__all__ = ["Composed", "Override", "assign", "bind", "compose", "overridden", "settled", "split_overrides"]
 
 _PARAM = re.compile(r"\$([A-Za-z][\w-]*)")
 _REQUIRED = "required"

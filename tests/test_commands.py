@@ -1,0 +1,225 @@
+"""The commands as a person uses and misuses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import SMALL
+
+import augend
+
+
+def run(*arguments: str, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "augend", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    done = run("train", SMALL, "--recipe", "plain", "--budget", "60step", "--out", str(out), "--json", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 60
+    return out
+
+
+def test_a_run_is_a_folder(trained: Path) -> None:
+    for name in (
+        "recipe.yaml",
+        "plan.json",
+        "environment.json",
+        "metrics.jsonl",
+        "ledger.json",
+        "checkpoints",
+        "model.safetensors",
+    ):
+        assert (trained / name).exists(), name
+    assert json.loads((trained / "environment.json").read_text())["command"].startswith("augend train digits:")
+
+
+def test_evaluate_says_what_the_run_said(trained: Path) -> None:
+    found = json.loads(run("evaluate", str(trained), "--json").stdout)
+    assert found["splits"]["test"]["accuracy"] == json.loads((trained / "result.json").read_text())["test"]
+    anew = json.loads(run("evaluate", str(trained / "model.safetensors"), "--data", SMALL, "--json").stdout)
+    assert anew["splits"]["test"]["accuracy"] == pytest.approx(found["splits"]["test"]["accuracy"])
+
+
+def test_predict_pictures(trained: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from augend.data import load
+
+    test = load(SMALL).test
+    for number in range(6):
+        Image.fromarray(test.pixels[number, 0].numpy()).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    done = run("predict", str(trained), str(tmp_path), "--json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 3 and "broken.png: not a readable picture" in done.stderr
+    with torch.no_grad():
+        expected = augend.load(trained)(test.pixels[:6]).argmax(1).tolist()
+    assert [int(row["class"]) for row in rows] == expected
+    assert (
+        run("predict", str(trained), str(tmp_path / "0.png"), "--csv").stdout.splitlines()[0]
+        == "picture,class,probability"
+    )
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["train", "no-such-folder"], "no-such-folder"),
+    (["train", "digits", "--recipe", "augmentd"], "did you mean 'augmented'"),
+    (["train", "digits", "plain.agument=none"], "agument"),
+    (["train", "digits", "--model", "resnet81", "--budget", "5step"], "resnet"),
+    (["train", "digits", "--budget", "5 steps"], "5 steps"),
+    (["train", "digits", "--precision", "half", "--budget", "5step"], "32-true"),
+    (["train", "digits", "--plugin", "nowhere.py"], "nowhere.py"),
+    (["compare", "digits", "--recipes", "plain,plain"], "twice"),
+    (["compare", "digits", "--repeats", "0", "--budget", "5step"], "1 or more"),
+    (["compare", "digits", "--augment", "heavy", "--recipes", "plain", "--budget", "5step"], "heavy"),
+    (["resume", "."], "no run"),
+    (["evaluate", "."], "no finished run"),
+    (["predict", ".", "x.png"], "no model here"),
+    (["report", "."], "no study"),
+    (["trial", ".", "0"], "study.json"),
+    (["recipes", "show", "aug-tf"], "aug-ft"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "fragment"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "augend", *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1 and fragment in done.stderr, done.stderr
+    assert not (tmp_path / "runs").exists(), "a refused command leaves nothing behind"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "augend",
+        "train",
+        SMALL,
+        "--recipe",
+        "plain",
+        "--budget",
+        "200000step",
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE, text=True)
+    until = time.time() + 60
+    while time.time() < until and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size):
+        time.sleep(0.2)
+        if (out / "run.json").exists() and time.time() > until - 45:
+            break
+    time.sleep(1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"augend resume {out}" in said
+    assert list((out / "checkpoints").glob("step-*.ckpt"))
+
+
+LOSS = '''
+import torch
+from torch import nn
+import augend
+
+@augend.register.objective("confident")
+class Confident(nn.Module):
+    """Cross-entropy plus a little entropy."""
+    def __init__(self, weight: float = 0.1):
+        super().__init__()
+        self.weight = weight
+    def forward(self, logits, targets):
+        p = logits.log_softmax(1)
+        return nn.functional.nll_loss(p, targets, reduction="none") - self.weight * (p.exp() * p).sum(1)
+'''
+RECIPE = "mine:\n  phases: [{name: plain, augment: pixels, objective: {confident: {of: net, weight: 0.2}}}]\n"
+
+
+def test_a_loss_of_ones_own_goes_everywhere(tmp_path: Path) -> None:
+    """Twelve lines outside the package: train, compare, kill and resume."""
+    (tmp_path / "loss.py").write_text(LOSS)
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    mine = ["--plugin", str(tmp_path / "loss.py"), "--budget", "60step", "--precision", "32-true"]
+    done = run(
+        "train", SMALL, "--recipe", str(tmp_path / "mine.yaml"), *mine, "--threads", "1", "--out", str(tmp_path / "run")
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(
+        "compare", SMALL, "--recipes", f"plain,{tmp_path / 'mine.yaml'}", *mine, "--repeats", "1", "--out", str(tmp_path / "study"),
+        "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["recipes"]) == {"plain", "mine"}
+    from killer import __file__ as killer
+
+    marker = tmp_path / "killed"
+    killed = run(
+        "train", SMALL, "--recipe", str(tmp_path / "mine.yaml"), *mine, "--threads", "1", "--out", str(tmp_path / "again"),
+        "--plugin", killer, AUGEND_KILL=f"step:33:{marker}",
+    )  # fmt: skip
+    assert killed.returncode == -9 and marker.exists()
+    assert run("resume", str(tmp_path / "again")).returncode == 0
+    from runs import same_run
+
+    same_run(tmp_path / "run", tmp_path / "again")
+
+
+def test_a_study_is_continued_and_only_repeats_grow(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "study")]
+    asked = ["compare", SMALL, "--recipes", "plain,augmented", "--budget", "20step"]
+    assert run(*asked, "--repeats", "1", "--prepare-only", *out).returncode == 0
+    assert run("trial", str(tmp_path / "study"), "0").returncode == 0
+    done = run("report", str(tmp_path / "study"))
+    assert done.returncode == 3, done.stderr  # not every trial is there
+    done = run("compare", *out, "--repeats", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    results: dict[str, Any] = json.loads(done.stdout)
+    assert results["trials"]["finished"] == 4
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "study" / "trials").rglob("*") if p.is_file()}
+    assert run("compare", *out).returncode == 0
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "study" / "trials").rglob("*") if p.is_file()}
+    done = run("compare", *out, "--budget", "30step")
+    assert done.returncode == 2 and "20step" in done.stderr and "30step" in done.stderr
+    assert run("compare", *out, "--repeats", "1").returncode == 2
+
+
+def test_the_report_needs_nothing_else(tmp_path: Path) -> None:
+    done = run(
+        "compare",
+        SMALL,
+        "--recipes",
+        "plain",
+        "--reference",
+        "plain",
+        "--budget",
+        "5step",
+        "--repeats",
+        "1",
+        "--out",
+        str(tmp_path / "s"),
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
