@@ -39,5 +39,12 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return json.dumps({"cpu": cpu, "threads": torch.get_num_threads(), "torch": torch.__version__,
-                       "python": platform.python_version(), "commit": commit.strip()})
+    return json.dumps(
+        {
+            "cpu": cpu,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "commit": commit.strip(),
+        }
+    )

@@ -1,6 +1,6 @@
 """`augend compare` on the embedded digits, set-up done: at most 60 s on two cores.
 
-    python bench/compare_digits.py
+python bench/compare_digits.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our loop against a bare hand-written one: same network, same dtype, same fused optimizer, same batches, same losses.
 
-    python bench/loop.py            # the digit network, PreResNet-20; one thread
+python bench/loop.py            # the digit network, PreResNet-20; one thread
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import interleaved, machine, report
 from torch.nn import functional
 
 from augend.data.pictures import Pictures, Split
@@ -22,6 +21,7 @@ from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
 from augend.runner.loop import run
+from common import interleaved, machine, report
 
 
 def made_up(shape: tuple[int, int, int], n: int) -> Split:
@@ -36,8 +36,14 @@ def made_up(shape: tuple[int, int, int], n: int) -> Split:
 
 def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds: int) -> None:
     split = made_up(shape, 2000)
-    job = Job(data="digits", recipe="plain", model=model, budget=f"{steps}step", settings="quick",
-              overrides=(f"batch={rows}", "schedule={lr: constant}"))
+    job = Job(
+        data="digits",
+        recipe="plain",
+        model=model,
+        budget=f"{steps}step",
+        settings="quick",
+        overrides=(f"batch={rows}", "schedule={lr: constant}"),
+    )
     plan = resolve_job(job, {"main": split})
     spec = plan.phases[0]
     lines: list[float] = []
@@ -46,8 +52,14 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
         with tempfile.TemporaryDirectory() as folder:
             target = RunFolder(Path(folder) / "run")
             target.create()
-            run(plan, {"main": split}, target, seed=0, hardware=Hardware(threads=1),
-                listen=lambda kind, values: lines.append(values["loss"]) if kind == "line" else None)
+            run(
+                plan,
+                {"main": split},
+                target,
+                seed=0,
+                hardware=Hardware(threads=1),
+                listen=lambda kind, values: lines.append(values["loss"]) if kind == "line" else None,
+            )
 
     def bare(dtype: torch.dtype = torch.float32, channels_last: bool = False) -> list[float]:
         networks = build_networks(plan, {"main": split}, 0)
@@ -65,7 +77,9 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
             index = epochs.at(step * rows, rows)
             x = split.train.pixels[index].float().div_(255.0)
             y = split.train.labels[index]
-            loss = functional.cross_entropy(network(x)[""], y, label_smoothing=float(spec.terms[0].component.options.get("smoothing", 0.0)))
+            loss = functional.cross_entropy(
+                network(x)[""], y, label_smoothing=float(spec.terms[0].component.options.get("smoothing", 0.0))
+            )
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -91,9 +105,15 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
     bare_ms = best["bare"] / steps * 1e3
     ratio = (best["ours"] - setup) / best["bare"]
     slow = bare_ms >= 10
-    report(f"loop, {model}, {rows} rows, fp32", ratio, "<= 1.03" if slow else "<= +0.1 ms",
-           ratio <= 1.03 if slow else per_step <= 0.1, bare_ms=f"{bare_ms:.2f}", extra_ms=f"{per_step:+.3f}",
-           same_losses=dropout_free)
+    report(
+        f"loop, {model}, {rows} rows, fp32",
+        ratio,
+        "<= 1.03" if slow else "<= +0.1 ms",
+        ratio <= 1.03 if slow else per_step <= 0.1,
+        bare_ms=f"{bare_ms:.2f}",
+        extra_ms=f"{per_step:+.3f}",
+        same_losses=dropout_free,
+    )
     _ = seconds
 
 
@@ -101,9 +121,14 @@ def _setup(plan: object, split: Split) -> float:
     """CPU seconds of what a run does once, measured on a run of one step (its own step left in: it is a step, too)."""
     import dataclasses
 
-    short = dataclasses.replace(plan, phases=tuple(  # type: ignore[type-var]
-        dataclasses.replace(p, steps=1, duration=dataclasses.replace(p.duration, unit="step", amount=1)) for p in plan.phases  # type: ignore[attr-defined]
-    ), budget=1)
+    short = dataclasses.replace(
+        plan,
+        phases=tuple(  # type: ignore[type-var]
+            dataclasses.replace(p, steps=1, duration=dataclasses.replace(p.duration, unit="step", amount=1))
+            for p in plan.phases  # type: ignore[attr-defined]
+        ),
+        budget=1,
+    )
     best = float("inf")
     for _ in range(4):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """How long a person waits: `augend --help`, and the first training step of a fresh process.
 
-    python bench/startup.py
+python bench/startup.py
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ class Killed(BaseException):
     """Ends a run in process, past every handler of ordinary exceptions."""
 
 
-def train(folder: Path, recipe: str, *, budget: str = "30step", hardware: Hardware = ONE_THREAD, **job: Any) -> dict[str, Any]:
+def train(
+    folder: Path, recipe: str, *, budget: str = "30step", hardware: Hardware = ONE_THREAD, **job: Any
+) -> dict[str, Any]:
     asked = Job(data=SMALL, recipe=recipe, budget=budget, **job)
     return start(asked, RunFolder(folder), hardware, splits=splits_of(asked))
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import SMALL
 
 import augend
+from runs import SMALL
 
 
 def run(*arguments: str, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:

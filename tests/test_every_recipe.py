@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, Killed, finish, killed_at, same_run, splits_of, train
 
 import augend
 from augend.data import load as load_data
@@ -16,6 +15,7 @@ from augend.recipes import known
 from augend.runner.assembly import build_networks, stage
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, resolve_job
+from runs import SMALL, Killed, finish, killed_at, same_run, splits_of, train
 
 RECIPES = sorted(recipe.name for recipe in known())
 BUDGET = 24

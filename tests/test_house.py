@@ -41,7 +41,11 @@ def _imports(file: Path) -> list[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "augend":
             if node.module == "augend":
-                found += [f"augend.{alias.name}" for alias in node.names if (SOURCE / alias.name).exists() or (SOURCE / f"{alias.name}.py").exists()]
+                found += [
+                    f"augend.{alias.name}"
+                    for alias in node.names
+                    if (SOURCE / alias.name).exists() or (SOURCE / f"{alias.name}.py").exists()
+                ]
             else:
                 found.append(node.module)
         elif isinstance(node, ast.Import):
@@ -73,23 +77,40 @@ def test_nothing_imports_upwards() -> None:
 
 
 def test_every_room_has_a_floor() -> None:
-    rooms = {p.stem for p in SOURCE.glob("*.py")} | {p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    rooms = {p.stem for p in SOURCE.glob("*.py")} | {
+        p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.glob("*.py"))
+    }
     assert rooms - {"__init__", "__pycache__"} <= set(LEVEL)
 
 
-HEAVY = {"torch", "numpy", "torchvision", "timm", "lightning_fabric", "sklearn", "scipy", "matplotlib", "jinja2", "pydantic"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "torchvision",
+    "timm",
+    "lightning_fabric",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "jinja2",
+    "pydantic",
+}
 
 
 @pytest.mark.parametrize("code", ["import augend", "import augend.cli", "import augend; dir(augend)"])
 def test_importing_loads_nothing_heavy(code: str) -> None:
     script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
-    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
     heavy = HEAVY if code != "import augend.cli" else HEAVY - {"pydantic"}
     assert not loaded & heavy
 
 
 def test_help_lists_the_commands() -> None:
-    shown = subprocess.run([sys.executable, "-m", "augend", "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-m", "augend", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     for command in ("compare", "train", "resume", "evaluate", "predict", "recipes", "report", "trial"):
         assert command in shown
 
@@ -106,5 +127,7 @@ def test_words_of_recipes_exist_and_are_documented(target: str) -> None:
 
 
 def test_files_read_in_one_sitting() -> None:
-    long = {str(f.relative_to(SOURCE)): n for f in FILES if (n := len(f.read_text(encoding="utf-8").splitlines())) > 450}
+    long = {
+        str(f.relative_to(SOURCE)): n for f in FILES if (n := len(f.read_text(encoding="utf-8").splitlines())) > 450
+    }
     assert not long

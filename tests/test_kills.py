@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from runs import SMALL, same_run
 
 PLUGIN = Path(__file__).parent / "killer.py"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ONE_THREAD, Killed, finish, killed_at, lines, same_run, train
 
 from augend.contract import AugendError
 from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, start
+from runs import ONE_THREAD, Killed, finish, killed_at, lines, same_run, train
 
 FINITE = "tilt-5"
 
@@ -96,8 +96,15 @@ def test_a_diverging_run_stops_with_a_clear_line_and_keeps_its_checkpoint(tmp_pa
 def test_a_weight_without_gradient_is_an_error(tmp_path: Path) -> None:
     recipe = {
         "name": "headless",
-        "phases": [{"name": "embed", "objective": {"soft-margin-triplet": {"of": "net.features"}}, "train": "all",
-                    "order": {"groups": {"copies": 3}}, "augment": "pixels"}],
+        "phases": [
+            {
+                "name": "embed",
+                "objective": {"soft-margin-triplet": {"of": "net.features"}},
+                "train": "all",
+                "order": {"groups": {"copies": 3}},
+                "augment": "pixels",
+            }
+        ],
     }
     path = tmp_path / "headless.yaml"
     path.write_text(json.dumps({"headless": {k: v for k, v in recipe.items() if k != "name"}}))

@@ -42,8 +42,14 @@ def main() -> None:
         return made
 
     assembly.Scene.batch = batch  # type: ignore[method-assign]
-    job = Job(data="tilted-digits", recipe=recipe, budget="24step", model="no-batch-statistics", settings="quick",
-              overrides=("batch=30",))
+    job = Job(
+        data="tilted-digits",
+        recipe=recipe,
+        budget="24step",
+        model="no-batch-statistics",
+        settings="quick",
+        overrides=("batch=30",),
+    )
     start(job, RunFolder(folder / "run"), Hardware(devices=ranks))
     rank = os.environ.get("LOCAL_RANK", "0") if ranks > 1 else "0"
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))

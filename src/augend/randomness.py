@@ -53,7 +53,7 @@ def seed_default_generators(key: int) -> None:
     """Seed torch's default generators, which dropout and stochastic depth draw from (3 us; `torch.manual_seed` 109 us)."""
     key &= 0x7FFF_FFFF_FFFF_FFFF
     torch.default_generator.manual_seed(key)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for generator in torch.cuda.default_generators:
             generator.manual_seed(key)
 
@@ -118,7 +118,8 @@ class Draws:
 
     def normal(self, n: int = 1) -> Tensor:
         """float32 ``(rows, n)``, standard normal (inverse transform)."""
-        return torch.special.ndtri(self.uniform(n).double() + 2.0**-25).float()
+        values: Tensor = torch.special.ndtri(self.uniform(n).double() + 2.0**-25)
+        return values.float()
 
     def permutation(self, size: int) -> Tensor:
         """int64 ``(rows, size)``: an independent permutation of 0 .. size - 1 for each row."""

@@ -90,14 +90,15 @@ def load(path: str | Path) -> Classifier:
             assert isinstance(so_far, Networks)
             with torch.no_grad():
                 entering = tuple(so_far.tensor(inputs[name], torch.zeros(2, *shape)).shape[1:])  # type: ignore[arg-type]
-        own = {key: tensors[f"{name}.{key}"].flatten() for key in ("mean", "std") if f"{name}.{key}" in tensors}
+        mean, std = (tensors.get(f"{name}.{key}") for key in ("mean", "std"))
         networks[name] = build(
             Component(spec["model"]["word"], spec["model"]["options"]),
             shape=entering,
             classes=spec["classes"],
             cuts=spec["cuts"],
             generator_seed=0,
-            **own,
+            mean=None if mean is None else mean.flatten().tolist(),
+            std=None if std is None else std.flatten().tolist(),
         )
     built = Networks(networks, inputs)
     try:

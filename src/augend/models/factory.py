@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from augend.contract import AugendError, Component
 from augend.models.stages import Stages, as_stages
@@ -28,8 +28,8 @@ def build(
     shape: tuple[int, ...],
     classes: int,
     cuts: Sequence[str] = (),
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | Tensor | None = None,
+    std: Sequence[float] | Tensor | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
     generator_seed: int,
@@ -136,7 +136,7 @@ def _torchvision(
     return model, scale
 
 
-def _torchvision_weights(word: str) -> dict[str, torch.Tensor]:
+def _torchvision_weights(word: str) -> dict[str, Tensor]:
     from torchvision import models
 
     found = models.get_model_weights(word.removeprefix("torchvision:")).DEFAULT
@@ -144,7 +144,7 @@ def _torchvision_weights(word: str) -> dict[str, torch.Tensor]:
     if _offline() and not cached.is_file():
         raise _unreachable(word, "AUGEND_OFFLINE is set and they are not in torch's cache")
     try:
-        state: dict[str, torch.Tensor] = found.get_state_dict(progress=False, check_hash=True)
+        state: dict[str, Tensor] = found.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # network and disk say it in many ways
         raise _unreachable(word, _line(error)) from error
     return {name: value for name, value in state.items() if not name.lower().startswith("aux")}

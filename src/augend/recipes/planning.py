@@ -52,11 +52,12 @@ class Resolving:
                     f"{self.place.text}: data role {role!r} has no size or traits; load {self.roles[role]!r}"
                 )
         self.networks = self._networks()
+        expand(self.settings.pixels, (), TRAITS, self.settings_place.at("pixels"), "pixels")  # checked even if unused
         self.optimizer = _optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
         self.schedule = completed(self.settings.schedule, self.settings_place.at("schedule"))
 
-    def plan(self, budget: str | None) -> Plan:
-        """The plan, its steps resolved as far as they can be."""
+    def plan(self, budget: str | None, fallback: str | None = None) -> Plan:
+        """The plan, its steps resolved as far as they can be; `fallback` is the budget where one is needed and none given."""
         phases = self._phases()
         networks = self._reached(phases)
         phases = [replace(phase, train=trained(phase, networks)) for phase in phases]
@@ -70,7 +71,7 @@ class Resolving:
             result=self.recipe.result,
             roles={role: text for role, text in self.roles.items() if role in used},
             phases=tuple(phases),
-            budget=self._budget(budget, phases),
+            budget=self._budget(budget, fallback, phases),
         )
         return resolve_steps(plan, self.sizes)
 
@@ -222,16 +223,18 @@ class Resolving:
             return tuple(Slice(name) for name in self.recipe.result)
         return written.train or ()
 
-    def _budget(self, given: str | None, phases: Sequence[PhasePlan]) -> int | None:
+    def _budget(self, given: str | None, fallback: str | None, phases: Sequence[PhasePlan]) -> int | None:
+        fixed = [fixed_steps(phase, self.sizes) for phase in phases]
         try:
             written = words.budget(given) if given is not None else self.settings.budget
+            if written is None and fallback is not None and None in fixed:
+                written = words.budget(fallback)
         except ValueError as error:
             raise AugendError(f"budget: {error}") from None
         if written is not None and written.unit == "epoch":
             return epoch_steps(written.amount, self.sizes["main"], self.settings.batch)
         if written is not None:
             return int(written.amount)
-        fixed = [fixed_steps(phase, self.sizes) for phase in phases]
         if any(phase.duration.plateau for phase in phases) or None in fixed:
             return None
         return sum(steps or 0 for steps in fixed)

@@ -103,6 +103,7 @@ def resolve(
     model: str | Mapping[str, Any],
     split: str | None = None,
     budget: str | None = None,
+    fallback: str | None = None,
     side: int | None = None,
     overrides: Sequence[str] = (),
     params: Mapping[str, Any] | None = None,
@@ -118,6 +119,7 @@ def resolve(
         model: ``$model``, a word or ``{word: options}``.
         split: the stage that ``$split`` names when left at auto; None where the model declares none.
         budget: ``2000step`` or ``30epoch`` (of the main data at the settings' batch); None for the settings'.
+        fallback: the budget where the recipe needs one and neither `budget` nor the settings give it.
         side: pixels of the data's side, for phases whose `size` is a multiple of it.
         overrides: ``PATH=VALUE`` texts of the command line; they win over everything.
         params: values of parameters.
@@ -135,7 +137,7 @@ def resolve(
     if split is not None:
         builtin["split"] = split
     bound = _bound(recipe, settings, overrides, params, builtin)
-    return Resolving(bound.recipe, bound.settings, sizes, traits, side).plan(budget)
+    return Resolving(bound.recipe, bound.settings, sizes, traits, side).plan(budget, fallback)
 
 
 def check(

@@ -23,6 +23,9 @@ from augend.runner.loop import run
 __all__ = ["Job", "join", "load_splits", "resolve_job", "resume", "start"]
 
 
+DEFAULT_BUDGET = "30epoch"
+
+
 @dataclass(frozen=True)
 class Job:
     """All that decides a run, as plain values; written to ``run.json``.
@@ -34,7 +37,7 @@ class Job:
         overrides: ``tune.until=2000step``, ``optimizer.lr=3e-4``.
         params: values of the recipe's ``$words``.
         model: a model word, a timm name, ``torchvision:NAME``, or None for the data's default.
-        budget: a duration, or None for the settings'.
+        budget: a duration, or None for the settings', or else 30 epochs.
         seed, repeat: the repeat redraws splits and, by seed + repeat, everything else.
         root: folder of named data sets (default: AUGEND_DATA).
         size: side in pixels of a folder's pictures.
@@ -109,6 +112,8 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
         traits={role: split.traits for role, split in splits.items()},
         split=default_split(stages),
         budget=job.budget,
+        fallback=DEFAULT_BUDGET,
+        side=min(main.shape[1:]),
         model=word,
         data=job.data,
     )

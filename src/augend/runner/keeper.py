@@ -1,7 +1,7 @@
 """What a run remembers between steps: where it is, what it has measured, what it must save; everything `runner` does not do.
 
-The runner loops; the keeper resolves the next phase, restores and saves checkpoints, writes lines of metrics at steps fixed by
-the plan, evaluates, watches for a plateau or a best epoch, and listens for a signal to stop.
+The runner loops; the keeper resolves the next phase, restores and saves checkpoints, writes lines of metrics at steps
+fixed by the plan, evaluates, watches for a plateau or a best epoch, and listens for a signal to stop.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def run(
 
 
 def _segment_steps(plan: Plan, segment: int) -> int:
-    """Steps of an optimizer's whole life, as far as they are known (a plateau's rate is constant or keeps its own state)."""
+    """Steps of an optimizer's whole life, as far as known (a plateau's rate is constant or keeps its own state)."""
     return max(1, sum(phase.steps or 0 for phase in plan.phases if phase.segment == segment))
 
 
@@ -121,7 +121,7 @@ def _local(picks: Picks, draws: Draws, fabric: Any) -> tuple[Picks, Draws]:
 
 
 def _wrapped(scene: Scene, fabric: Any) -> nn.Module:
-    """The phase, wrapped anew for its own frozen set on several ranks; on one rank as it is (Fabric's wrapper costs 0.1 ms)."""
+    """The phase, wrapped anew for its own frozen set on several ranks; as it is on one (the wrapper costs 0.1 ms)."""
     if fabric.world_size == 1:
         return scene.phase
     scene.phase.ranks = fabric.world_size

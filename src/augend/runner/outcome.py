@@ -46,7 +46,9 @@ def write_outcome(keeper: Keeper) -> dict[str, Any]:
                 buffer = io.BytesIO()
                 np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
                 write_bytes(folder.path / f"predictions{suffix}.npz", buffer.getvalue())
-                write_bytes(folder.path / f"model{suffix}.safetensors", model_bytes(plan, keeper.networks, keeper.splits, name))
+                write_bytes(
+                    folder.path / f"model{suffix}.safetensors", model_bytes(plan, keeper.networks, keeper.splits, name)
+                )
     keeper.ledger.lap("evaluation")
     text = keeper.ledger.to_json()
     result["ledger"] = json.loads(text)["total"]

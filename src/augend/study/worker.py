@@ -1,4 +1,7 @@
-"""A process that runs trials: ``python -m augend.study.worker STUDY``, trial names on stdin, events as JSON lines on stdout."""
+"""A process that runs trials: ``python -m augend.study.worker STUDY``.
+
+Names of trials come on stdin, one a line; events go to stdout as JSON lines.
+"""
 
 from __future__ import annotations
 
