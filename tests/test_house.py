@@ -25,7 +25,7 @@ FLOORS = [
     {"runner"},
     {"study"},
     {"report"},
-    {"adapters", "cli"},
+    {"cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

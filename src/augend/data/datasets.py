@@ -13,6 +13,8 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.data.decode import eight_bits
 from augend.data.pictures import Pictures, Split
+from augend.data.splits import stratified
+from augend.randomness import Draws
 
 __all__ = ["Labelled", "from_dataset"]
 
@@ -81,7 +83,7 @@ def _gathered(dataset: Labelled, piece: str) -> Pictures:
 
 def from_dataset(
     train: Labelled,
-    valid: Labelled,
+    valid: Labelled | None,
     test: Labelled | None = None,
     classes: Sequence[str] | None = None,
     *,
@@ -94,11 +96,12 @@ def from_dataset(
     Args:
         train, valid, test: ``dataset[i]`` is (picture, class number). A picture is a PIL picture, an array ``(H, W)``
             or ``(H, W, C)`` or a tensor ``(H, W)`` or ``(C, H, W)``, uint8 or float in [0, 1], all of one shape,
-            without augmentation and normalisation. Without `test` the split's test piece is empty. `Pictures` are
+            without augmentation and normalisation. Without `valid` a stratified fifth of `train` is held out for it;
+            without `test` the split's test piece is empty. `Pictures` are
             taken as they are.
         classes: their names, by number; by default ``train.classes`` where there is such a thing, else the numbers.
         traits: what labels survive; by default those of photographs: hflip, colour (three channels), rotate, crop.
-        seed: what `Split.hold` draws with.
+        seed: what held-out pieces are drawn with.
 
     Raises:
         AugendError: an item is no such pair, shapes differ, floats are outside [0, 1], a label is no class number.
@@ -108,7 +111,13 @@ def from_dataset(
         >>> from_dataset(pictures[:4], pictures[4:], classes=["cat", "dog"]).shape
         (3, 8, 8)
     """
-    main, checked = _gathered(train, "train"), _gathered(valid, "valid")
+    main = _gathered(train, "train")
+    if valid is None:
+        draws = Draws(seed, "dataset/valid")
+        rest, held = stratified(main.labels, (None, 0.2), draws, what=name)
+        main, checked = main.take(rest), main.take(held)
+    else:
+        checked = _gathered(valid, "valid")
     exam = checked.take([]) if test is None else _gathered(test, "test")
     if classes is None:
         highest = max(int(pictures.labels.max()) for pictures in (main, checked, exam) if len(pictures))

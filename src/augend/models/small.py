@@ -46,8 +46,8 @@ def _figure1_blocks(widths: Sequence[int], channels: int) -> list[tuple[str, nn.
     for number, width in enumerate(widths, 1):
         layers: list[tuple[str, nn.Module]] = [
             ("conv", nn.Conv2d(channels, width, 3, padding=1)),
-            ("relu", nn.ReLU(inplace=True)),
             ("pool", nn.MaxPool2d(2, ceil_mode=True)),
+            ("relu", nn.ReLU(inplace=True)),  # the paper's order gives the same numbers at four times the work
         ]
         if number == len(widths):
             layers.append(("flatten", nn.Flatten()))
@@ -142,8 +142,8 @@ def small(
         block = [
             ("conv", nn.Conv2d(channels, width, 3, padding=1, bias=False)),
             ("norm", nn.BatchNorm2d(width)),
-            ("relu", nn.ReLU(inplace=True)),
             ("pool", nn.MaxPool2d(2, ceil_mode=True)),
+            ("relu", nn.ReLU(inplace=True)),  # the paper's order gives the same numbers at four times the work
         ]
         stages.append((f"conv{number}", nn.Sequential(OrderedDict(block))))
         channels = width

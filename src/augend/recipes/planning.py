@@ -51,6 +51,7 @@ class Resolving:
                 raise AugendError(
                     f"{self.place.text}: data role {role!r} has no size or traits; load {self.roles[role]!r}"
                 )
+        self.batch = self.settings.batch or _batch(sizes["main"])
         self.networks = self._networks()
         expand(self.settings.pixels, (), TRAITS, self.settings_place.at("pixels"), "pixels")  # checked even if unused
         self.optimizer = _optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
@@ -189,7 +190,7 @@ class Resolving:
         return self.traits[role]
 
     def _rows(self, batch: int | Multiple, order: Component, place: Place) -> int:
-        rows = max(1, round(batch.of(self.settings.batch))) if isinstance(batch, Multiple) else batch
+        rows = max(1, round(batch.of(self.batch))) if isinstance(batch, Multiple) else batch
         group = copies(order)
         if rows < group:
             raise place.error(f"{rows} rows hold no group of {group} copies; allowed: {group} or more")
@@ -232,12 +233,17 @@ class Resolving:
         except ValueError as error:
             raise AugendError(f"budget: {error}") from None
         if written is not None and written.unit == "epoch":
-            return epoch_steps(written.amount, self.sizes["main"], self.settings.batch)
+            return epoch_steps(written.amount, self.sizes["main"], self.batch)
         if written is not None:
             return int(written.amount)
         if any(phase.duration.plateau for phase in phases) or None in fixed:
             return None
         return sum(steps or 0 for steps in fixed)
+
+
+def _batch(pictures: int) -> int:
+    """Rows a step where the settings leave it open: small data needs steps, large data is seen faster in large batches."""
+    return 32 if pictures < 2000 else 64 if pictures < 20_000 else 128
 
 
 def _optimizer(written: Component, place: Place) -> Component:

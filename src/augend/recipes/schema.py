@@ -186,7 +186,7 @@ class SettingsWords(Words):
     Attributes:
         optimizer: word and options in torch's argument names.
         schedule: learning-rate schedule of every optimizer.
-        batch: rows a step.
+        batch: rows a step; None (``auto``): 32 below 2,000 training pictures, 64 below 20,000, else 128.
         budget: length of the whole run; None where the command line gives it.
         average: decay of averaged weights, None for none.
         smoothing: label smoothing of every term that has it.
@@ -197,7 +197,7 @@ class SettingsWords(Words):
 
     optimizer: Written
     schedule: Annotated[Component, PlainValidator(words.schedule)] = Component("constant")
-    batch: Annotated[int, PlainValidator(words.whole)]
+    batch: Annotated[int | None, PlainValidator(words.batch)]
     budget: Annotated[Duration | None, PlainValidator(words.optional(words.budget))] = None
     average: Annotated[float | None, _amount_below(1.0)] = None
     smoothing: Annotated[float, _amount_below(1.0)] = 0.0

@@ -117,6 +117,15 @@ def whole(value: object) -> int:
     return value
 
 
+def batch(value: object) -> int | None:
+    """A whole number from 1, or ``auto`` (None): by the number of training pictures."""
+    if value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise wrong(value, "a whole number from 1, or auto")
+    return value
+
+
 def times(value: object) -> Multiple | None:
     """The multiple that text like ``8x`` says, or None."""
     found = _TIMES.fullmatch(value) if isinstance(value, str) else None
