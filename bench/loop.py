@@ -5,6 +5,7 @@ python bench/loop.py            # the digit network, PreResNet-20; one thread
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from augend.data.pictures import Pictures, Split
-from augend.randomness import Draws
+from augend.randomness import Draws, seed_default_generators
 from augend.runner import keeper as keeping
 from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
@@ -74,6 +75,7 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
 
         epochs = Epochs(len(split.train), walk)
         for step in range(steps):
+            seed_default_generators(Draws(0, "plain", step).child("model/0").key)  # so that dropout draws the same masks
             index = epochs.at(step * rows, rows)
             x = split.train.pixels[index].float().div_(255.0)
             y = split.train.labels[index]
@@ -90,13 +92,12 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
         return losses
 
     torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     keeping.CURVE_POINTS, before = 1, keeping.CURVE_POINTS  # the bare loop does not evaluate
     try:
         lines.clear()
         ours()
         first = list(lines)
-        dropout_free = first == bare()
+        apart = max(abs(a - b) / abs(b) for a, b in zip(first[:1], bare(), strict=False))
         best = interleaved({"ours": ours, "bare": lambda: bare() and None}, rounds)
     finally:
         keeping.CURVE_POINTS = before
@@ -112,9 +113,8 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
         ratio <= 1.03 if slow else per_step <= 0.1,
         bare_ms=f"{bare_ms:.2f}",
         extra_ms=f"{per_step:+.3f}",
-        same_losses=dropout_free,
+        losses_apart=f"{apart:.1e}",
     )
-    _ = seconds
 
 
 def _setup(plan: object, split: Split) -> float:
@@ -141,11 +141,12 @@ def _setup(plan: object, split: Split) -> float:
 
 
 CASES: list[Callable[[], None]] = [
-    lambda: bench("figure1", (1, 28, 28), 50, 600, 5),
-    lambda: bench("preresnet", (3, 32, 32), 128, 50, 5),
+    lambda: bench("figure1", (1, 28, 28), 50, 200, 7),
+    lambda: bench("small", (3, 32, 32), 64, 100, 7),
+    lambda: bench("preresnet", (3, 32, 32), 32, 12, 5),
 ]
 
 if __name__ == "__main__":
     print(machine())
-    for case in CASES:
+    for case in CASES[: int(sys.argv[1]) if sys.argv[1:] else None]:
         case()

@@ -77,10 +77,17 @@ class Draws:
     def __init__(
         self, seed: int, stream: str, step: int = 0, keys: Tensor | int = 1, *, _key: int | None = None
     ) -> None:
-        self.keys = torch.arange(keys) if isinstance(keys, int) else keys
+        self._keys = keys
         self._key = (
             _key if _key is not None else _splitmix64_int((stream_key(seed, stream) + step * int(_GOLDEN)) & _MASK)
         )
+
+    @property
+    def keys(self) -> Tensor:
+        """int64 ``(rows,)``: which rows these are."""
+        if isinstance(self._keys, int):
+            self._keys = torch.arange(self._keys)
+        return self._keys
 
     @property
     def key(self) -> int:
@@ -89,7 +96,7 @@ class Draws:
 
     def child(self, name: str) -> Draws:
         """An independent stream for a view, an operation in a chain, an order. The same name gives the same numbers."""
-        return Draws(0, "", keys=self.keys, _key=_splitmix64_int(self._key ^ _text_key(name)))
+        return Draws(0, "", keys=self._keys, _key=_splitmix64_int(self._key ^ _text_key(name)))
 
     def rows(self, keys: Tensor) -> Draws:
         """The same stream for other rows."""

@@ -5,6 +5,7 @@ Stands on the runner's floor; the runner itself only loops.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,9 +131,9 @@ class Scene:
         """Pictures a row."""
         return max(chain.sources(progress) for chain in self.chains.values())
 
-    @property
+    @functools.cached_property
     def sees_pixels(self) -> bool:
-        """Whether a step needs pictures at all, or everything it starts from is cached."""
+        """Whether a step needs pictures at all, or everything it starts from is cached (asked first when that is known)."""
         roots = [r for r in self.phase.routes if self.phase.networks.inputs[r.name] is None]
         asked = any(a.network == "input" for t in self.spec.terms for a in (*t.of, *t.to))
         return asked or any(route.name not in self.banks for route in roots)
@@ -141,9 +142,11 @@ class Scene:
         """What a step sees: pictures fetched, every view drawn and applied. `draws` holds this rank's rows."""
         device = self.pictures.labels.device
         index = picks.index.to(device)
+        first = index[:, 0]
         params = {
             view: self._drawn(view, chain, draws.child(view), progress, picks.copy)
             for view, chain in self.chains.items()
+            if chain.ops or chain.mixing or view in self.bank_views
         }
         views: dict[str, Tensor] = {}
         if self.sees_pixels:
@@ -152,10 +155,11 @@ class Scene:
             targets = labels[:, 0]
             self.lap("data")
             for view, chain in self.chains.items():
-                views[view], targets = self._view(chain, x, labels, params[view].to(device))
+                drawn = params.get(view)
+                views[view], targets = self._view(chain, x, labels, drawn if drawn is None else drawn.to(device))
             self.lap("augment")
         else:
-            targets = self.pictures.labels[index[:, 0]]
+            targets = self.pictures.labels[first]
         deferred = {
             address: {
                 view: chain.draw(draws.child(view).child(address), progress, picks.copy).to(device)
@@ -165,26 +169,27 @@ class Scene:
         }
         cached = {
             network: {
-                tensor: {view: bank[self._bank_rows(index, params[view], view)] for view, bank in by_view.items()}
+                tensor: {view: bank[self._bank_rows(index, params.get(view), view)] for view, bank in by_view.items()}
                 for tensor, by_view in tensors.items()
             }
             for network, tensors in self.banks.items()
         }
         weight = None if picks.weight is None else picks.weight.to(device)
         self.lap("data")
-        return Batch(views, targets, index[:, 0], weight, params, deferred, cached)
+        return Batch(views, targets, first, weight, params, deferred, cached)
 
     def _drawn(self, view: str, chain: Chain, draws: Draws, progress: float, copy: Tensor | None) -> Tensor:
         if view in self.bank_views:
             return draws.integers(self.bank_views[view]).float()
-        return chain.draw(draws, progress, copy) if chain.ops or chain.mixing else _no_params(len(draws.keys))
+        return chain.draw(draws, progress, copy)
 
     def shown(self, view: str, pictures: Tensor, variant: Tensor, seed: int, *, bank: bool) -> Tensor:
         """Pixels ``(rows, C, H, W)`` of pictures under a variant of a view (or the view's n-th draw of a bank)."""
         chain = self.chains[view]
         pixels, labels = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device))
+        params: Tensor | None = None
         if not (chain.ops or chain.mixing):
-            params = _no_params(len(pictures))
+            pass
         elif bank:
             drawn = torch.zeros(0)
             for number in sorted(set(variant.tolist())):
@@ -196,13 +201,13 @@ class Scene:
             params = drawn
         else:
             params = chain.draw(Draws(seed, self.spec.name, keys=pictures), 0.0, variant)
-        return self._view(chain, pixels.flatten(0, 1), labels, params.to(pixels.device))[0]
+        return self._view(chain, pixels.flatten(0, 1), labels, params if params is None else params.to(pixels.device))[0]
 
-    def _view(self, chain: Chain, x: Tensor, labels: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def _view(self, chain: Chain, x: Tensor, labels: Tensor, params: Tensor | None) -> tuple[Tensor, Tensor]:
         targets = labels[:, 0]
-        if chain.mixing is not None:
+        if chain.mixing is not None and params is not None:
             return self._mixed(chain, x, labels, params)
-        x = chain.apply(x, params) if chain.ops else to_float(x)
+        x = to_float(x) if params is None else chain.apply(x, params)
         if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return x, targets
@@ -217,14 +222,10 @@ class Scene:
             mixed = mixed.contiguous(memory_format=torch.channels_last)
         return mixed, targets
 
-    def _bank_rows(self, index: Tensor, params: Tensor, view: str) -> Tensor:
+    def _bank_rows(self, index: Tensor, params: Tensor | None, view: str) -> Tensor:
         variants = self.bank_views.get(view) or self.chains[view].variants
         assert variants is not None
-        return index[:, 0] if variants == 1 else index[:, 0] * variants + params[:, 0].long().to(index.device)
-
-
-def _no_params(rows: int) -> Tensor:
-    return torch.zeros(rows, 0)
+        return index[:, 0] if params is None else index[:, 0] * variants + params[:, 0].long().to(index.device)
 
 
 def stage(

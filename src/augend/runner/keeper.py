@@ -98,6 +98,7 @@ class Keeper:
         self.scene: Scene | None = None
         self.spec: PhasePlan = plan.phases[0]
         self.first_step = 0
+        self.total: int | None = None
         self.sums: dict[str, Tensor] = {}
         self.epoch_sum: Tensor | None = None
         self.rate = 1.0
@@ -171,8 +172,9 @@ class Keeper:
         if self.spec.keep != "last":
             watched.append(self.spec.keep)
         self._watched = watched
+        self.total = self._total()
         self.ledger.phase(self.spec.name)
-        self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self._total()})
+        self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self.total})
         return self.optimizer
 
     def _total(self) -> int | None:
@@ -213,7 +215,7 @@ class Keeper:
         return ended
 
     def _valid_due(self, last: bool) -> bool:
-        total = self._total()
+        total = self.total
         if last or total is None:
             return last
         now, before = self.at.global_step, self.at.global_step - 1

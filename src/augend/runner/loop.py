@@ -58,9 +58,11 @@ def run(
             assert spec.steps is not None
             scene = stage(spec, keeper.networks, splits, seed=seed, channels_last=hardware.channels_last)
             scene.lap = keeper.ledger.lap
+            scene.phase.hear_rows = "loss" in scene.order.hears
             optimizer = keeper.equip(scene)
             _cache(scene, keeper, spec.steps)
             forward = _wrapped(scene, fabric)
+            backward = fabric.backward if fabric.world_size > 1 else torch.Tensor.backward
             cost: StepCost | None = None
             segment_steps = _segment_steps(keeper.plan, spec.segment)
             for step in range(keeper.at.step, spec.steps):
@@ -76,7 +78,7 @@ def run(
                 scene.phase.draws = draws
                 with hardware.autocast():
                     terms = forward(batch)
-                fabric.backward(_sum(terms))
+                backward(_sum(terms))
                 if step == keeper.first_step:
                     _check_gradients(scene)
                 if spec.clip is not None:

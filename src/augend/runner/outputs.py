@@ -8,7 +8,10 @@ network (Omega on embeddings, sums of feature maps) are applied where that tenso
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -41,10 +44,19 @@ class Route:
     stops: tuple[str, ...]
     cut: str | None
 
+    def keys(self, tensor: str) -> tuple[str, ...]:
+        """The addresses of a tensor in every view, as text."""
+        return _keys(self.name, tensor, self.views)
+
     @property
     def frozen_wants(self) -> frozenset[str]:
         """What the frozen part hands on: what a cache of it holds."""
         return self.wants if self.cut == "" else frozenset({self.cut}) if self.cut else frozenset()
+
+
+@functools.cache
+def _keys(name: str, tensor: str, views: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(Address(name, tensor, view)) for view in views)
 
 
 def routes(networks: Networks, spec: PhasePlan, acted_on: frozenset[Address]) -> tuple[Route, ...]:
@@ -83,6 +95,38 @@ def _entering(names: tuple[str, ...], stage: str) -> str:
     return "features" if stage == "classify" and stage == names[-1] else f":{stage}"
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A term with all that does not change from step to step."""
+
+    name: str
+    term: nn.Module
+    of: tuple[tuple[str, ...], ...]  # for each network, the keys of its views; joint terms: one group of all
+    to: tuple[str, ...]
+    joint: bool
+    coupled: bool
+    hears: tuple[str, ...]
+    weight: float
+
+
+def _planned(plan: TermPlan, term: nn.Module) -> _Planned:
+    joint = bool(getattr(term, "joint", False))
+    groups: dict[str, list[str]] = {}
+    for address in plan.of:
+        groups.setdefault("" if joint else address.network, []).append(str(address))
+    takes = inspect.signature(term.forward).parameters
+    return _Planned(
+        plan.name,
+        term,
+        tuple(tuple(group) for group in groups.values()),
+        tuple(map(str, plan.to)),
+        joint,
+        bool(getattr(term, "coupled", False)),
+        tuple(word for word in ("targets", "ids", "draws") if word in takes),
+        plan.weight,
+    )
+
+
 class Phase(nn.Module):
     """Networks, terms and routes of a phase: a batch in, each term's weighted loss out.
 
@@ -103,60 +147,72 @@ class Phase(nn.Module):
         super().__init__()
         self.networks = networks
         self.terms = nn.ModuleDict(dict(terms))
-        self.plans: tuple[TermPlan, ...] = spec.terms
-        self.hears = {
-            name: [word for word in ("targets", "ids", "draws") if word in inspect.signature(term.forward).parameters]
-            for name, term in terms.items()
-        }
         self.deferred = dict(deferred or {})
         self.routes = routes(networks, spec, frozenset(self.deferred))
+        self.plans: tuple[TermPlan, ...] = spec.terms
         self.rows, self.ranks = spec.rows, 1
         self.draws: Draws | None = None  # of the step, whole batch: for terms that mine
         self.gather: Callable[[Tensor], Tensor] | None = None  # set on several ranks, for coupled terms
+        self.hear_rows = False  # whether `row_loss` is wanted
         self.row_loss: Tensor | None = None  # detached, for orders that hear losses
+        self._inputs = {view: str(Address("input", "", view)) for view in spec.views}
+        self._sources = {
+            route.name: [str((networks.inputs[route.name] or Address("input")).at(view)) for view in route.views]
+            for route in self.routes
+        }
 
     def train(self, mode: bool = True) -> Phase:
         """Modes are set by `Networks.only` alone."""
         return self
 
+    @functools.cached_property
+    def _terms(self) -> tuple[_Planned, ...]:
+        return tuple(_planned(plan, self.terms[plan.name]) for plan in self.plans)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Phase:
+        # a copy has modules of its own, so what was planned with ours must not come along
+        self.__dict__.pop("_terms", None)
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Term name -> weighted scalar; their sum is what is minimised."""
         at = self.tensors(batch)
-        losses = {plan.name: self._loss(plan, at, batch) for plan in self.plans}
-        heard = [rows.detach() for rows, _ in losses.values() if rows.ndim == 1]
-        self.row_loss = sum(heard[1:], heard[0]) if heard else None
-        return {name: loss for name, (_, loss) in losses.items()}
+        self.row_loss = None
+        return {planned.name: self._loss(planned, at, batch) for planned in self._terms}
 
-    def tensors(self, batch: Batch) -> dict[Address, Tensor]:
-        """Every tensor that a term asks for, by address with its view."""
-        at: dict[Address, Tensor] = {Address("input", "", view): x for view, x in batch.views.items()}
+    def tensors(self, batch: Batch) -> dict[str, Tensor]:
+        """Every tensor that a term asks for, by address with its view, as a recipe writes it."""
+        at: dict[str, Tensor] = {self._inputs[view]: x for view, x in batch.views.items()}
         for route in self.routes:
-            source = self.networks.inputs[route.name]
-            for tensor, whole in self._run(route, source, batch, at).items():
-                for view, part in zip(route.views, whole.chunk(len(route.views)), strict=True):
-                    at[Address(route.name, tensor, view)] = part
+            for tensor, whole in self._run(route, batch, at).items():
+                keys = route.keys(tensor)
+                if len(keys) == 1:
+                    at[keys[0]] = whole
+                else:
+                    at.update(zip(keys, whole.chunk(len(keys)), strict=True))
         return at
 
-    def _run(
-        self, route: Route, source: Address | None, batch: Batch, at: Mapping[Address, Tensor]
-    ) -> dict[str, Tensor]:
+    def _run(self, route: Route, batch: Batch, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
         network = self.networks.stages(route.name)
+        cached = batch.cached.get(route.name)
+        if cached is None:
+            x = _joined([at[key] for key in self._sources[route.name]])
+            if not route.stops and route.cut is None and not self.deferred:
+                plain: dict[str, Tensor] = network(x, route.wants, None)
+                return plain
         out: dict[str, Tensor] = {}
         start: str | None = None
-        x: Tensor | None = None
         position = -1
-        cached = batch.cached.get(route.name)
         if cached is not None:
             for tensor, views in cached.items():
-                whole = _joined([views[view] for view in route.views])
-                out[tensor] = self._acted(route, tensor, whole, batch)
+                out[tensor] = self._acted(route, tensor, _joined([views[view] for view in route.views]), batch)
             if route.cut == "":
                 return out
             assert route.cut is not None
             x, start, position = out[route.cut], stage_of(route.cut), network.position(route.cut)
-        else:
-            sources = [at[(source or Address("input")).at(view)] for view in route.views]
-            x = _joined(sources)
         frozen_until = -1 if route.cut is None else network.position(route.cut)
         for stop in (*route.stops, ""):
             here = network.position(stop)
@@ -185,35 +241,40 @@ class Phase(nn.Module):
         parts = value.chunk(len(route.views))
         return _joined([ops[v].apply(p, params[v]) if v in ops else p for v, p in zip(route.views, parts, strict=True)])
 
-    def _loss(self, plan: TermPlan, at: Mapping[Address, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        term = self.terms[plan.name]
-        coupled = bool(getattr(term, "coupled", False))
-        shared = coupled and self.gather is not None
-        of, to = [at[a] for a in plan.of], [at[a] for a in plan.to]
+    def _loss(self, planned: _Planned, at: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        term = planned.term
+        gather = self.gather if planned.coupled else None
         targets, ids = batch.targets, batch.ids
-        if shared:
-            assert self.gather is not None
-            of, to = [self.gather(t) for t in of], [self.gather(t) for t in to]
-            targets, ids = self.gather(targets), self.gather(ids)
+        if gather is not None:
+            targets, ids = gather(targets), gather(ids)
+            at = {key: gather(at[key]) for key in (*itertools.chain(*planned.of), *planned.to)}
         offered = {"targets": targets, "ids": ids, "draws": self.draws}
-        extra = {name: offered[name] for name in self.hears[plan.name]}
-        if getattr(term, "joint", False):
-            rows = term(*of, *to, **extra)
+        extra = {word: offered[word] for word in planned.hears}
+        to = [at[key] for key in planned.to]
+        if planned.joint:
+            rows = term(*(at[key] for key in planned.of[0]), *to, **extra)
         else:
-            views: dict[str, list[Tensor]] = {}
-            for number, (address, tensor) in enumerate(zip(plan.of, of, strict=True)):
-                beside = to if len(to) < 2 else [to[number]]
-                views.setdefault(address.network, []).append(term(tensor, *beside, **extra))
-            sums = [sum(rows[1:], rows[0]) / len(rows) for rows in views.values()]
-            rows = sum(sums[1:], sums[0])
+            beside = iter(to) if len(to) > 1 else itertools.repeat(to[0]) if to else None
+            sums = []
+            for group in planned.of:
+                parts = [term(at[key], *([next(beside)] if beside else ()), **extra) for key in group]
+                sums.append(parts[0] if len(parts) == 1 else sum(parts[1:], parts[0]) / len(parts))
+            rows = sums[0] if len(sums) == 1 else sum(sums[1:], sums[0])
         if rows.ndim == 0:
             raise AugendError(
-                f"term {plan.name!r} returned a scalar inside a recipe; with reduction='none' it returns (rows,)"
+                f"term {planned.name!r} returned a scalar inside a recipe; it must return one value a row, (rows,)"
             )
-        if batch.weight is not None and not shared:
+        if batch.weight is not None and gather is None:
             rows = rows * batch.weight
-        scale = plan.weight / self.rows * (1 if shared else self.ranks)
-        return rows, rows.sum() * scale
+        if self.hear_rows:
+            heard = rows.detach()
+            self.row_loss = heard if self.row_loss is None else self.row_loss + heard
+        loss: Tensor
+        if self.ranks == 1:
+            loss = rows.mean()
+        else:  # ranks may hold unequal parts of the batch, and gradients are averaged over ranks
+            loss = rows.sum() * ((1 if gather is not None else self.ranks) / self.rows)
+        return loss if planned.weight == 1.0 else loss * planned.weight
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ class Average:
         self.decay = decay
         self.updates = 0
         self._mean = {} if decay is None else {n: t.detach().clone() for n, t in self._live.items()}
+        self._means, self._lives = list(self._mean.values()), [t.detach() for t in self._live.values()]
 
     def update(self) -> None:
         """Take the current weights in."""
@@ -40,7 +41,7 @@ class Average:
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self._mean.values()), [t.detach() for t in self._live.values()], 1.0 - decay)
+            torch._foreach_lerp_(self._means, self._lives, 1.0 - decay)
         self.updates += 1
 
     @contextmanager
