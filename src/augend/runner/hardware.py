@@ -117,41 +117,50 @@ def fastest(
     formats: tuple[bool, ...] = (False, True),
     warm: int = 3,
     timed: int = 5,
+    seconds: float = 1.5,
 ) -> tuple[Hardware, list[dict[str, Any]]]:
     """The fastest precision and memory format by timing real steps, and the table of what was timed.
 
-    A mode is taken only when its first loss agrees with fp32's within 2 %, and fp32 contiguous is left only for a gain of
-    10 % or more: a coin flip would give equal seeds other weights.
+    Modes take turns, so that a machine whose speed drifts is fair to all; quick steps get more turns. A mode is taken only
+    when its first loss agrees with fp32's within 2 %, and fp32 contiguous is left only for a gain of 10 % or more: a coin flip
+    would give equal seeds other weights. A mode three times slower than fp32 contiguous after the warm-up is not timed on
+    (bf16 is emulated, 4x to 20x slower, for depthwise layers on some CPUs).
 
     Args:
         trial: hardware -> a function that takes one training step and returns its loss.
         warm: steps before the clock runs.
-        timed: steps whose median counts.
+        timed: turns at least, whose median counts.
+        seconds: more turns are taken while they fit in this.
     """
+    # one thread's own time is not disturbed by other processes
+    clock = time.process_time if base.accelerator == "cpu" and base.threads == 1 else time.perf_counter
+    modes: list[tuple[Hardware, Callable[[], float], float]] = []
     rows: list[dict[str, Any]] = []
+    slow = float("inf")
     for precision in precisions:
         for channels_last in formats:
             hardware = dataclasses.replace(base, precision=precision, channels_last=channels_last)
             step = trial(hardware)
             first = step()
+            begin = clock()
             for _ in range(warm - 1):
                 step()
-            seconds = []
-            for _ in range(timed):
-                begin = time.perf_counter()
-                step()
-                seconds.append(time.perf_counter() - begin)
-            rows.append(
-                {
-                    "precision": precision,
-                    "channels_last": channels_last,
-                    "seconds": statistics.median(seconds),
-                    "loss": first,
-                }
-            )
-            slow = rows[0]["seconds"] * 3
-            if rows[-1]["seconds"] > slow and not channels_last:
-                break  # bf16 emulated for depthwise layers is 4x to 20x slower: its other format is not worth the wait
+            took = (clock() - begin) / max(1, warm - 1)
+            slow = min(slow, 3 * took) if not modes else slow
+            rows.append({"precision": precision, "channels_last": channels_last, "seconds": took, "loss": first})
+            if took <= slow:
+                modes.append((hardware, step, first))
+    turns: dict[Hardware, list[float]] = {hardware: [] for hardware, _, _ in modes}
+    until = time.perf_counter() + seconds
+    while len(turns[modes[0][0]]) < timed or time.perf_counter() < until:
+        for hardware, step, _ in modes:
+            begin = clock()
+            step()
+            turns[hardware].append(clock() - begin)
+    for row in rows:
+        hardware = dataclasses.replace(base, precision=row["precision"], channels_last=row["channels_last"])
+        if hardware in turns:
+            row["seconds"] = statistics.median(turns[hardware])
     reference = rows[0]
     agreeing = [r for r in rows if abs(r["loss"] - reference["loss"]) <= 0.02 * abs(reference["loss"])]
     best = min(agreeing, key=lambda row: float(row["seconds"]))

@@ -19,7 +19,7 @@ from augend.runner.assembly import build_networks, stage
 from augend.runner.hardware import Hardware, describe, fastest
 from augend.runner.optimizer import build_optimizer
 
-__all__ = ["choose"]
+__all__ = ["choose", "trial_of"]
 
 
 def choose(
@@ -42,7 +42,7 @@ def choose(
         except (ValueError, TypeError):
             path.unlink(missing_ok=True)
     torch.set_num_threads(base.threads)
-    chosen, rows = fastest(_trial(plan, splits), base)
+    chosen, rows = fastest(trial_of(plan, splits), base)
     if remember:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"precision": chosen.precision, "channels_last": chosen.channels_last})
@@ -56,7 +56,7 @@ def _key(plan: Plan, splits: Mapping[str, Split], base: Hardware) -> str:
     return hashlib.blake2b(json.dumps(about, default=str, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-def _trial(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Callable[[], float]]:
+def trial_of(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Callable[[], float]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def trial(hardware: Hardware) -> Callable[[], float]:
