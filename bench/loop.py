@@ -75,7 +75,9 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
 
         epochs = Epochs(len(split.train), walk)
         for step in range(steps):
-            seed_default_generators(Draws(0, "plain", step).child("model/0").key)  # so that dropout draws the same masks
+            seed_default_generators(
+                Draws(0, "plain", step).child("model/0").key
+            )  # so that dropout draws the same masks
             index = epochs.at(step * rows, rows)
             x = split.train.pixels[index].float().div_(255.0)
             y = split.train.labels[index]

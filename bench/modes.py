@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 
 import torch
-from common import interleaved, machine, report
-from loop import made_up
 
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
 from augend.runner.probe import choose, trial_of
+from common import interleaved, machine, report
+from loop import made_up
 
 CASES = [
     ("resnet18", (3, 64, 64), 16, 1.8),
@@ -27,7 +27,9 @@ CASES = [
 
 def bench(model: str, shape: tuple[int, int, int], rows: int, goal: float) -> None:
     split = made_up(shape, 200)
-    job = Job(data="digits", recipe="plain", model=model, budget="100step", settings="quick", overrides=(f"batch={rows}",))
+    job = Job(
+        data="digits", recipe="plain", model=model, budget="100step", settings="quick", overrides=(f"batch={rows}",)
+    )
     plan = resolve_job(job, {"main": split})
     base = Hardware(threads=1)
     chosen, _ = choose(plan, {"main": split}, base, remember=False)
@@ -42,7 +44,12 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, goal: float) -> No
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(machine(), "bf16 in hardware:", bool(torch.backends.mkldnn.is_available() and _bf16()) if (_bf16 := getattr(
-        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)) else "unknown")
+    print(
+        machine(),
+        "bf16 in hardware:",
+        bool(torch.backends.mkldnn.is_available() and _bf16())
+        if (_bf16 := getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None))
+        else "unknown",
+    )
     for case in CASES if not sys.argv[1:] else [c for c in CASES if c[0] in sys.argv[1:]]:
         bench(*case)

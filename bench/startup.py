@@ -23,7 +23,8 @@ def heard(kind, values):
 from augend.runner import keeper
 keeper.LINE_EVERY = 1
 try:
-    start(Job(data="tilted-digits", recipe="plain", budget="10step"), RunFolder(Path(tempfile.mkdtemp()) / "run"), Hardware(), listen=heard)
+    job = Job(data="tilted-digits", recipe="plain", budget="10step")
+    start(job, RunFolder(Path(tempfile.mkdtemp()) / "run"), Hardware(), listen=heard)
 except First:
     os._exit(0)
 """

@@ -167,18 +167,19 @@ def test_a_loss_of_ones_own_goes_everywhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     done = run(
-        "compare", SMALL, "--recipes", f"plain,{tmp_path / 'mine.yaml'}", *mine, "--repeats", "1", "--out", str(tmp_path / "study"),
-        "--json",
-    )  # fmt: skip
+        *("compare", SMALL, "--recipes", f"plain,{tmp_path / 'mine.yaml'}", *mine, "--repeats", "1", "--json"),
+        *("--out", str(tmp_path / "study")),
+    )
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["recipes"]) == {"plain", "mine"}
     from killer import __file__ as killer
 
     marker = tmp_path / "killed"
     killed = run(
-        "train", SMALL, "--recipe", str(tmp_path / "mine.yaml"), *mine, "--threads", "1", "--out", str(tmp_path / "again"),
-        "--plugin", killer, AUGEND_KILL=f"step:33:{marker}",
-    )  # fmt: skip
+        *("train", SMALL, "--recipe", str(tmp_path / "mine.yaml"), *mine, "--threads", "1"),
+        *("--out", str(tmp_path / "again"), "--plugin", killer),
+        AUGEND_KILL=f"step:33:{marker}",
+    )
     assert killed.returncode == -9 and marker.exists()
     assert run("resume", str(tmp_path / "again")).returncode == 0
     from runs import same_run

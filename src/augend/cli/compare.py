@@ -98,6 +98,8 @@ def _say(text: str) -> None:
 
 
 def _announce(study: Any) -> None:
+    from augend.study.compare import resolvable
+
     record = study.record
     steps = record["plan"]
     _say(
@@ -112,6 +114,9 @@ def _announce(study: Any) -> None:
         f"({first['epochs']:g} epochs); {record['hardware']['precision']}"
         f"{', channels-last' if record['hardware']['channels_last'] else ''}; everything goes to {study.path}"
     )
+    difference = resolvable(study)
+    if difference is not None:
+        _say(f"differences from about {100 * difference:.1f} points on can be separated")
     if study.request.repeats < 3:
         _say("fewer than 3 repeats: screening, not evidence")
 
@@ -154,6 +159,10 @@ def show_results(path: Path, results: dict[str, Any], as_json: bool) -> None:
         console.print(table, markup=False, highlight=False)
         console.print()
         console.print(f"The whole report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        if (path / "model.safetensors").is_file():
+            advised = results["choice"]["advised"]
+            line = f'The model ("{advised}", repeat 0), for augend predict and augend.load: {path}'
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if results["trials"]["failed"] or not results["complete"]:
         raise typer.Exit(3)
 
@@ -192,8 +201,10 @@ def report(
     """Gather the finished trials of a study: choose, read the test sets, write table and page."""
     from augend import report as writer
     from augend.study import results
+    from augend.study.compare import leave_model
 
     found = results.write(study)
+    leave_model(study, found)
     writer.write(study, found)
     show_results(study, found, as_json)
 

@@ -201,7 +201,9 @@ class Scene:
             params = drawn
         else:
             params = chain.draw(Draws(seed, self.spec.name, keys=pictures), 0.0, variant)
-        return self._view(chain, pixels.flatten(0, 1), labels, params if params is None else params.to(pixels.device))[0]
+        return self._view(chain, pixels.flatten(0, 1), labels, params if params is None else params.to(pixels.device))[
+            0
+        ]
 
     def _view(self, chain: Chain, x: Tensor, labels: Tensor, params: Tensor | None) -> tuple[Tensor, Tensor]:
         targets = labels[:, 0]

@@ -121,10 +121,10 @@ def fastest(
 ) -> tuple[Hardware, list[dict[str, Any]]]:
     """The fastest precision and memory format by timing real steps, and the table of what was timed.
 
-    Modes take turns, so that a machine whose speed drifts is fair to all; quick steps get more turns. A mode is taken only
-    when its first loss agrees with fp32's within 2 %, and fp32 contiguous is left only for a gain of 10 % or more: a coin flip
-    would give equal seeds other weights. A mode three times slower than fp32 contiguous after the warm-up is not timed on
-    (bf16 is emulated, 4x to 20x slower, for depthwise layers on some CPUs).
+    Modes take turns, so that a machine whose speed drifts is fair to all; quick steps get more turns. A mode is taken
+    only when its first loss agrees with fp32's within 2 %, and fp32 contiguous is left only for a gain of 10 % or more: a
+    coin flip would give equal seeds other weights. A mode three times slower than fp32 contiguous after the warm-up is
+    not timed on (bf16 is emulated, 4x to 20x slower, for depthwise layers on some CPUs).
 
     Args:
         trial: hardware -> a function that takes one training step and returns its loss.

@@ -67,11 +67,11 @@ class Job:
         return cls(**{**raw, "overrides": tuple(raw["overrides"]), "plugins": tuple(raw["plugins"])})
 
 
-def load_splits(job: Job) -> dict[str, Split]:
-    """The data of every role that the recipe uses."""
+def load_splits(job: Job, words: Mapping[str, str] | None = None) -> dict[str, Split]:
+    """The data of every role that the recipe uses (or of the roles given: a begun run needs its recipe's file no more)."""
     from augend.recipes import roles
 
-    words = roles(
+    words = words or roles(
         job.recipe,
         data=job.data,
         model=job.model or "auto",
@@ -167,7 +167,7 @@ def join(path: str | Path, splits: Mapping[str, Split] | None = None) -> dict[st
     for plugin in job.plugins:
         load_plugin(plugin)
     plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
-    splits = load_splits(job) if splits is None else splits
+    splits = load_splits(job, plan.roles) if splits is None else splits
     return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=Hardware(**asked["hardware"]))
 
 
@@ -196,14 +196,14 @@ def resume(
         for key in ("torch", "processor", "capability", "gpu"):
             if before.get(key) != now[key]:
                 listen("note", {"text": f"{key} was {before.get(key)!r} and is {now[key]!r}: the last bits may differ"})
-        splits = load_splits(job) if splits is None else splits
+        plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
+        splits = load_splits(job, plan.roles) if splits is None else splits
         for role, split in splits.items():
             if split.record()["digest"] != asked["data"][role]["digest"]:
                 raise AugendError(
                     f"{folder.path}: the pictures of role {role!r} have changed since the run began; "
                     "restore them or start a new run"
                 )
-        plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
         hardware = Hardware(**asked["hardware"])
         return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=hardware, listen=listen)
     finally:

@@ -148,7 +148,8 @@ def _check_gradients(scene: Scene) -> None:
     if missing:
         raise AugendError(
             f"phase {scene.spec.name!r}: train is {trains(scene.spec)}, but {len(missing)} of these weights get no gradient "
-            f"from its terms ({', '.join(scene.phase.terms)}), {missing[0]} among them; narrow `train` or add a term that reaches them"
+            f"from its terms ({', '.join(scene.phase.terms)}), {missing[0]} among them; narrow `train` or add a term that "
+            "reaches them"
         )
 
 

@@ -269,11 +269,9 @@ class Phase(nn.Module):
         if self.hear_rows:
             heard = rows.detach()
             self.row_loss = heard if self.row_loss is None else self.row_loss + heard
-        loss: Tensor
-        if self.ranks == 1:
-            loss = rows.mean()
-        else:  # ranks may hold unequal parts of the batch, and gradients are averaged over ranks
-            loss = rows.sum() * ((1 if gather is not None else self.ranks) / self.rows)
+        # ranks may hold unequal parts of the batch, and gradients are averaged over ranks
+        share = (1 if gather is not None else self.ranks) / self.rows
+        loss: Tensor = rows.mean() if self.ranks == 1 else rows.sum() * share
         return loss if planned.weight == 1.0 else loss * planned.weight
 
 

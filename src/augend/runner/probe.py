@@ -57,6 +57,7 @@ def _key(plan: Plan, splits: Mapping[str, Split], base: Hardware) -> str:
 
 
 def trial_of(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Callable[[], float]]:
+    """Hardware -> a function that takes one training step of the plan's most expensive phase and returns its loss."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def trial(hardware: Hardware) -> Callable[[], float]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augend.checkpoint import write_json
+from augend.checkpoint import write_bytes, write_json
 from augend.contract import AugendError, Saved
 from augend.data.pictures import Split
 from augend.names import load_plugin
+from augend.recipes.library import Recipe, load, parent, read_file
 from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe
@@ -192,8 +193,26 @@ def _planned(out: Path, request: Request, record: dict[str, Any], command: str) 
         "default": request.data == DIGITS,
     }
     out.mkdir(parents=True, exist_ok=True)
+    for recipe in record["recipes"]:
+        recipe["file"] = _kept(out, recipe["file"])
     write_json(out / "study.json", record)
     return Study(out, request, record)
+
+
+def _kept(out: Path, text: str) -> str:
+    """A recipe of the user's, and those it is like, are copied into the study, which then needs the files no more."""
+    recipe = load(text)
+    if recipe.family:
+        return text
+    kept = out.resolve() / "recipes"
+    step: Recipe | None = recipe
+    while step is not None and not step.family:
+        target = kept / Path(step.source).name
+        target.parent.mkdir(exist_ok=True)
+        write_bytes(target, Path(step.source).read_bytes())
+        step = parent(step)
+    file = kept / Path(recipe.source).name
+    return f"{file}:{recipe.name}" if len(read_file(file)) > 1 else str(file)
 
 
 def _steps(plan: Plan, main: Split) -> dict[str, Any]:
@@ -254,6 +273,7 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
                         pool.stop()
                         break
         gathered = results.write(study.path)
+        leave_model(study.path, gathered)
         report.write(study.path, gathered)
         if asked:
             code = 130 if asked[0] == signal.SIGINT else 75
@@ -263,6 +283,26 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
         for number, handler in before.items():
             signal.signal(number, handler)
         lock.unlock()
+
+
+def leave_model(study: Path, gathered: Mapping[str, Any]) -> None:
+    """Copy the advised recipe's model of repeat 0 into the study's folder, where `augend.load` and `predict` look for it."""
+    advised = (gathered["choice"] or {}).get("advised")
+    if advised is None:
+        return
+    model = study / "trials" / trial_name(advised, 0) / "model.safetensors"
+    if model.is_file():
+        write_bytes(study / "model.safetensors", model.read_bytes())
+
+
+def resolvable(study: Study) -> float | None:
+    """The smallest difference in accuracy that this study can be expected to separate, as a share."""
+    from augend.study import statistics
+
+    record = study.record
+    fixed = bool(record["fixed_test"])
+    prior = statistics.guess(study.request.repeats, evaluated=record["n_test"], trained=record["n_train"], fixed=fixed)
+    return statistics.resolvable(prior)
 
 
 def _signals(heard: Callable[[int, Any], None]) -> dict[int, Any]:
