@@ -10,9 +10,10 @@ import torch
 
 from augend.contract import AugendError
 from augend.recipes.plan import Plan
+from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
-from augend.runner.job import Job, start
-from runs import ONE_THREAD, Killed, finish, killed_at, lines, same_run, train
+from augend.runner.job import Job, resolve_job, resume, start
+from runs import ONE_THREAD, SMALL, Killed, final_state, finish, killed_at, lines, same_run, splits_of, train
 
 FINITE = "tilt-5"
 
@@ -77,8 +78,6 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path: Path, monkeypatch: pyt
     data[len(data) // 2] ^= 1
     newest.write_bytes(bytes(data))
     said: list[str] = []
-    from augend.runner.job import resume
-
     resume(tmp_path / "killed", listen=lambda kind, values: said.append(values["text"]) if kind == "note" else None)
     assert any("damaged" in text and "falling back" in text for text in said)
     same_run(tmp_path / "whole", tmp_path / "killed")
@@ -150,3 +149,34 @@ def test_changed_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     with pytest.raises(AugendError, match="have changed"):
         finish(tmp_path / "run")
+
+
+def test_another_build_is_said_and_threads_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undo = killed_at(3, monkeypatch)
+    with pytest.raises(Killed):
+        train(tmp_path / "run", "plain", budget="10step")
+    undo()
+    path = tmp_path / "run" / "environment.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "torch": "1.0"}))
+    said: list[str] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    resume(tmp_path / "run", listen=lambda kind, values: said.append(values["text"]) if kind == "note" else None)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
+    assert any("torch was '1.0'" in text and "last bits" in text for text in said)
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    how = ("optimizer=sgd", "optimizer.lr=1.0", "schedule={lr: constant}")
+    train(tmp_path / "free", "plain", budget="1step", settings="quick", overrides=how)
+    train(tmp_path / "clipped", "plain", budget="1step", settings="quick", overrides=(*how, "clip=0.01"))
+    job = Job(data=SMALL, recipe="plain", budget="1step", settings="quick", overrides=how)
+    begun = build_networks(resolve_job(job, splits_of(job)), splits_of(job), seed=0).state_dict()
+
+    def moved(run: str) -> float:
+        ended = {k.removeprefix("net/"): v for k, v in final_state(tmp_path / run).items() if k.startswith("net/")}
+        return float(sum((ended[k] - v).square().sum() for k, v in begun.items()).sqrt())
+
+    assert moved("clipped") == pytest.approx(0.01, rel=1e-3) and moved("free") > 0.02

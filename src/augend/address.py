@@ -14,7 +14,7 @@ from augend.contract import AugendError
 __all__ = ["Address", "Slice"]
 
 _NAME = r"[A-Za-z_][\w-]*"
-_STAGE = r"[A-Za-z_][\w.-]*"
+_STAGE = r"[A-Za-z0-9_][\w.-]*"
 _ADDRESS = re.compile(rf"(?P<net>{_NAME})(?:\.(?P<tensor>{_NAME})|\[:(?P<stage>{_STAGE})\])?(?:@(?P<view>{_NAME}))?")
 _SLICE = re.compile(rf"(?P<net>{_NAME})(?:\[(?P<first>{_STAGE})?(?P<colon>:)?(?P<last>{_STAGE})?\])?")
 

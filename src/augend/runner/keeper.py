@@ -105,6 +105,7 @@ class Keeper:
         self._restored: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
         self._signal: int | None = None
+        self._agreed: int | None = None
         split = splits["main"]
         self._curve = (
             split.valid if len(split.valid) <= CURVE_PICTURES else split.valid.take(torch.arange(CURVE_PICTURES))
@@ -210,7 +211,7 @@ class Keeper:
                 ended = self._watch_epoch()
         elif valid_due:
             self.evaluate()
-        if self._signal is not None or time.monotonic() - self._saved_at > SAVE_SECONDS:
+        if self._asked() is not None or time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.pause()
         return ended
 
@@ -225,7 +226,7 @@ class Keeper:
         """Write the mean of each term since the last line; a loss that is not finite stops the run."""
         if not self.at.since:
             return
-        means = {name: float(value) / self.at.since for name, value in self.sums.items()}
+        means = {name: value / self.at.since for name, value in self._over_ranks(self.sums).items()}
         loss = sum(means.values())
         if not math.isfinite(loss):
             raise AugendError(
@@ -245,6 +246,15 @@ class Keeper:
         if self.fabric.is_global_zero:
             self.folder.line(values)
         self.listen("line", values)
+
+    def _over_ranks(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Numbers of the whole batch; on several ranks their means, and whether any rank was asked to stop."""
+        if self.fabric.world_size == 1:
+            return {name: float(value) for name, value in values.items()}
+        asked = torch.tensor(float(self._signal or 0), device=self.fabric.device)
+        gathered = self.fabric.all_gather(torch.stack([*values.values(), asked]))
+        self._agreed = int(gathered[:, -1].max()) or None
+        return {name: float(gathered[:, number].mean()) for number, name in enumerate(values)}
 
     def evaluate(self, full: bool = False) -> float:
         """Validation accuracy of the headline, with averaged weights where they are kept."""
@@ -282,7 +292,7 @@ class Keeper:
 
     def _watch_epoch(self) -> bool:
         assert self.epoch_sum is not None
-        watched = {"train/loss": float(self.epoch_sum) / self.at.epoch}
+        watched = {"train/loss": self._over_ranks({"loss": self.epoch_sum})["loss"] / self.at.epoch}
         if any(name.startswith("valid/") for name in self._watched):
             watched["valid/accuracy"] = self.evaluate(full=self.spec.keep != "last")
         elif self._valid_due(self.at.step == self.spec.steps):
@@ -367,13 +377,20 @@ class Keeper:
     def pause(self) -> None:
         """Save, and leave when a signal asked for it."""
         self.save()
-        if self._signal is not None:
-            code = 130 if self._signal == signal.SIGINT else 75
+        asked = self._asked()
+        if asked is not None:
+            code = 130 if asked == signal.SIGINT else 75
+            if not self.fabric.is_global_zero:
+                raise SystemExit(code)
             raise Saved(f"stopped; everything is saved. Continue with: augend resume {self.folder.path}", code)
+
+    def _asked(self) -> int | None:
+        """The signal that asks the run to stop. Several ranks agree on it when a line of metrics is due, and stop together."""
+        return self._signal if self.fabric.world_size == 1 else self._agreed
 
     def stopping(self) -> bool:
         """Whether a signal asked the run to stop (looked at between the chunks of a cache, too)."""
-        return self._signal is not None
+        return self._asked() is not None
 
     @contextmanager
     def signals(self) -> Iterator[None]:
