@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,19 @@ count, _, marker = rest.partition(":")
 _left = int(count or 0)
 
 
+WORKER = Path(sys.argv[0]).name == "worker.py"
+
+
 def _die() -> None:
     Path(marker).touch()
-    if os.environ.get("AUGEND_KILL_PARENT"):
+    if os.environ.get("AUGEND_KILL_PARENT") and WORKER:  # the study that started this worker
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _counted(here: str) -> bool:
     global _left
-    if here != place or Path(marker).exists():
+    if here != place or Path(marker).exists() or (here == "trial-state" and not WORKER):
         return False
     _left -= 1
     return _left == 0
@@ -86,6 +90,4 @@ if not getattr(keeper, "killer_is_here", False):
     _before(keeper.Keeper, "finish", "phase-end")
     _after(keeper.Keeper, "finish", "phase-begin")
     _after(keeper.Keeper, "after", "step")
-    _before(trials, "run_trial", "trial-begin")
-    _after(trials, "run_trial", "trial-end")
     _before(trials, "write_json", "trial-state")

@@ -52,8 +52,16 @@ def test_a_killed_run_ends_in_the_same_bits(place: str, whole: Path, tmp_path: P
 
 KILLS = [
     *("checkpoint:2", "checkpoint:5", "checkpoint:1", "cache:1", "cache:3", "cache:2", "evaluation:3", "evaluation:9"),
-    *("phase-end:1", "phase-begin:1", "phase-end:2", "phase-begin:1", "trial-end:1", "trial-begin:2", "trial-state:2"),
-    *("trial-begin:1", "step:40", "step:11", "step:90", "evaluation:1"),
+    *(
+        "phase-end:1",
+        "phase-begin:1",
+        "phase-end:2",
+        "phase-begin:1",
+        "trial-state:1",
+        "trial-state:2",
+        "trial-state:3",
+    ),
+    *("trial-state:2", "step:40", "step:11", "step:90", "evaluation:1", "checkpoint:3", "evaluation:5"),
 ]
 
 
