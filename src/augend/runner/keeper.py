@@ -385,7 +385,7 @@ class Keeper:
             raise Saved(f"stopped; everything is saved. Continue with: augend resume {self.folder.path}", code)
 
     def _asked(self) -> int | None:
-        """The signal that asks the run to stop. Several ranks agree on it when a line of metrics is due, and stop together."""
+        """The signal that asks the run to stop; several ranks agree on it at each line of metrics, and stop together."""
         return self._signal if self.fabric.world_size == 1 else self._agreed
 
     def stopping(self) -> bool:
