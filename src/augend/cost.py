@@ -69,7 +69,7 @@ def count_flops(module: nn.Module, *inputs: Any, backward: bool = True) -> Flops
     """
     try:
         return _counted(_without_values(module), _mapped(inputs, lambda t: t.to("meta")), backward)
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError:
         used = {t.device.index or 0 for t in _leaves(inputs) if t.is_cuda}
         with torch.random.fork_rng(devices=sorted(used)):
             return _counted(copy.deepcopy(module), _mapped(inputs, torch.clone), backward)

@@ -70,7 +70,7 @@ class Torchvision(Operation):
                 seed_default_generators(seed)
                 try:
                     out = self._transform(row)
-                except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+                except (TypeError, ValueError, RuntimeError) as error:
                     raise AugendError(f"torchvision: {self.name} does not take this picture: {_line(error)}") from error
                 if not isinstance(out, Tensor) or out.shape != row.shape:
                     found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
