@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import importlib.util
@@ -83,6 +84,7 @@ PUBLIC: dict[str, str] = {
     "split_model": "augend.models.split:split_model",
 }
 
+OWN = "own-"  # words of models that came as objects, through `augend.fit`
 _ADDED: dict[str, dict[str, Any]] = {kind: {} for kind in BUILTIN}
 _T = TypeVar("_T", bound=Callable[..., Any])
 
@@ -158,10 +160,10 @@ register = _Register()
 
 
 def own_model(word: str, model: Any) -> None:
-    """Let a word mean this very module, for `augend.fit`; a later call may give the word another meaning."""
+    """Let a word mean copies of this module, for `augend.fit`; a later call may give the word another meaning."""
 
     def build(*, shape: tuple[int, ...], classes: int) -> Any:
-        return model
+        return copy.deepcopy(model)  # training or loading by the word must not write into the user's own
 
     _ADDED["model"][word] = build
 

@@ -14,6 +14,7 @@ from augend.address import Address
 from augend.contract import AugendError, Component
 from augend.models import build
 from augend.models.stages import Stages
+from augend.names import OWN, own_model
 from augend.stages.networks import Networks
 
 __all__ = ["Classifier", "load"]
@@ -63,15 +64,23 @@ class Classifier(nn.Module):
         return x[:, :, top : top + height, left : left + width]
 
 
-def load(path: str | Path) -> Classifier:
+def load(path: str | Path, model: nn.Module | None = None) -> Classifier:
     """A trained model, in eval mode, from a run's or a study's folder or from its ``model.safetensors``.
 
     Nothing is unpickled. A file that is damaged, foreign or of a newer schema is one clear error.
 
+    Args:
+        path: the folder or file.
+        model: for a run of `augend.fit`: a module of the same layers as the trained one; it is copied, not written to.
+
     Example:
-        >>> model = load(getfixture("trained_run"))  # doctest: +SKIP
-        >>> model(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape  # doctest: +SKIP
-        torch.Size([1, 10])
+        >>> import augend
+        >>> data = [(torch.rand(1, 8, 8), n % 2) for n in range(40)]
+        >>> net, run = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), getfixture("tmp_path") / "run"
+        >>> finished = augend.fit("plain", net, data, budget="4step", out=run)
+        >>> trained = load(run, model=net)
+        >>> trained(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape
+        torch.Size([1, 2])
     """
     file = Path(path)
     if file.is_dir():
@@ -83,6 +92,14 @@ def load(path: str | Path) -> Classifier:
     inputs: dict[str, Address | None] = {}
     shape = tuple(about["shape"])
     for name, spec in about["networks"].items():
+        word = spec["model"]["word"]
+        if word.startswith(OWN):
+            if model is None:
+                raise AugendError(
+                    f"{file}: trained by augend.fit on a module of your own ({word.removeprefix(OWN)}); "
+                    f"in Python: augend.load({str(path)!r}, model=yours)"
+                )
+            own_model(word, model)
         inputs[name] = None if spec["input"] is None else Address.parse(spec["input"])
         entering = shape
         if inputs[name] is not None:
@@ -92,7 +109,7 @@ def load(path: str | Path) -> Classifier:
                 entering = tuple(so_far.tensor(inputs[name], torch.zeros(2, *shape)).shape[1:])  # type: ignore[arg-type]
         mean, std = (tensors.get(f"{name}.{key}") for key in ("mean", "std"))
         networks[name] = build(
-            Component(spec["model"]["word"], spec["model"]["options"]),
+            Component(word, spec["model"]["options"]),
             shape=entering,
             classes=spec["classes"],
             cuts=spec["cuts"],
@@ -106,8 +123,7 @@ def load(path: str | Path) -> Classifier:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise AugendError(f"{file}: its weights do not fit the network that it describes ({first})") from error
-    model = Classifier(built, about["result"], tuple(about["classes"]), (shape[0], shape[1], shape[2]))
-    return model.eval()
+    return Classifier(built, about["result"], tuple(about["classes"]), (shape[0], shape[1], shape[2])).eval()
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

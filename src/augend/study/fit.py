@@ -64,7 +64,7 @@ def fit(
     """
     from safetensors.torch import load_file
 
-    word = f"own-{type(model).__name__}"
+    word = f"{names.OWN}{type(model).__name__}"
     names.own_model(word, model)
     split = from_dataset(train, val, classes=classes, seed=seed)
     job = Job(
