@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import augend
-from runs import SMALL
+from runs import SMALL, same_run
 
 
 def run(*arguments: str, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -224,3 +224,29 @@ def test_the_report_needs_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "s" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+
+
+@pytest.mark.parametrize("command", [["compare", "digits"], ["train", "digits", "--recipe", "plain"]])
+def test_out_is_a_file(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = run(*command, "--out", str(out))
+        assert done.returncode == 2 and done.stderr.startswith(f"augend: {out}: "), done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """No file may grow past a size at which the first saving fails; without the limit the run ends as if nothing had been."""
+    train = ["train", SMALL, "--recipe", "plain", "--budget", "60step", "--threads", "1", "--precision", "32-true"]
+    assert run(*train, "--out", str(tmp_path / "whole")).returncode == 0
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, -1)); from augend.cli import main; "
+        f"sys.argv = ['augend', *{[*train, '--out', str(tmp_path / 'run')]!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and "File too large" in done.stderr.splitlines()[-1]
+    done = run("resume", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    same_run(tmp_path / "whole", tmp_path / "run")

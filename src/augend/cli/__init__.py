@@ -48,3 +48,7 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone
         sys.exit(0)
+    except OSError as error:  # a full disk, a folder that may not be written: what was saved stands
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"augend: {where}{error.strerror or error}; what was finished is kept", file=sys.stderr)
+        sys.exit(2)

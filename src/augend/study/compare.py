@@ -133,8 +133,9 @@ def open_study(out: Path, given: Mapping[str, Any], command: str) -> Study:
                 f"{out}: this study has {before.repeats} repeats; they may only grow, not {asked.repeats}"
             )
     else:
-        if out.exists() and any(out.iterdir()):
-            raise AugendError(f"{out}: the folder is not empty and holds no study; give another --out")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
+            raise AugendError(f"{out}: {kind}; give another --out")
         record, asked = {}, Request(**given)
         if asked.data == DIGITS and asked.budget is None and asked.settings == "good-practice":
             asked = dataclasses.replace(asked, budget="800step")
@@ -192,7 +193,7 @@ def _planned(out: Path, request: Request, record: dict[str, Any], command: str) 
         "environment": describe(),
         "default": request.data == DIGITS,
     }
-    out.mkdir(parents=True, exist_ok=True)
+    RunFolder(out).create()
     for recipe in record["recipes"]:
         recipe["file"] = _kept(out, recipe["file"])
     write_json(out / "study.json", record)

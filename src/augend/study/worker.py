@@ -52,6 +52,8 @@ def main() -> int:
             return saved.code
         except BrokenPipeError:
             os._exit(1)
+        except OSError as error:  # not even the reason could be written: the disk is full
+            tell(name, "ended", {"state": "failed", "reason": f"{error.strerror or error}; run the command again"})
     return 0
 
 
