@@ -1,10 +1,14 @@
-"""Run by test_ranks.py as a script: `python two_ranks.py FOLDER RANKS RECIPE`; every rank leaves what it saw and lost."""
+"""Run by test_ranks.py as a script; every rank leaves what it saw and lost.
+
+python two_ranks.py FOLDER RANKS RECIPE [LINE_EVERY [STEP]]: with STEP rank 0 is killed after it, without STEP the run is resumed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from augend import register
 from augend.runner import assembly, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
-from augend.runner.job import Job, start
+from augend.runner.job import Job, resume, start
 
 
 @register.model("no-batch-statistics")
@@ -26,9 +30,27 @@ def network(*, shape: tuple[int, ...], classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+def kill_after(step: int) -> None:
+    """Save whenever that is allowed, and SIGKILL rank 0 after a step."""
+    keeper.SAVE_SECONDS = 0.0
+    after = keeper.Keeper.after
+
+    def killing(self: keeper.Keeper, terms: Any) -> bool:
+        ended = after(self, terms)
+        if self.at.global_step == step and self.fabric.is_global_zero:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ended
+
+    keeper.Keeper.after = killing  # type: ignore[method-assign]
+
+
 def main() -> None:
     folder, ranks, recipe = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     keeper.LINE_EVERY = 1
+    if len(sys.argv) > 4:  # an evaluation writes a line, too
+        keeper.LINE_EVERY, keeper.CURVE_POINTS = int(sys.argv[4]), 1
+    if len(sys.argv) > 5:
+        kill_after(int(sys.argv[5]))
     seen: list[dict[str, Any]] = []
     batch_of = assembly.Scene.batch
 
@@ -48,9 +70,14 @@ def main() -> None:
         budget="24step",
         model="no-batch-statistics",
         settings="quick",
-        overrides=("batch=30",),
+        overrides=("batch=30", *(["schedule.lr=on-plateau"] if len(sys.argv) > 4 else [])),
     )
-    start(job, RunFolder(folder / "run"), Hardware(devices=ranks))
+    run = RunFolder(folder / "run")
+    # by what the script was told: rank 1 starts when rank 0 has made the folder already
+    if len(sys.argv) == 5:
+        resume(run.path)
+        return
+    start(job, run, Hardware(devices=ranks))
     rank = os.environ.get("LOCAL_RANK", "0") if ranks > 1 else "0"
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
 

@@ -161,7 +161,8 @@ class Keeper:
             if self.at.step:
                 scene.order.load_state_dict(_under("order/", self._restored))
                 self.sums = {k: v.to(self.fabric.device) for k, v in _under("sum/", self._restored).items()}
-                self.epoch_sum = self._restored.get("epoch")
+                epoch = self._restored.get("epoch")
+                self.epoch_sum = None if epoch is None else epoch.to(self.fabric.device)
             self._restored = {}
         self.first_step = self.at.step
         self.rate = float(self.at.watch.get("lr", {}).get("rate", 1.0))
@@ -198,20 +199,22 @@ class Keeper:
         at.segment_step += 1
         at.since += 1
         last = at.step == self.spec.steps
-        valid_due = self._valid_due(last)
-        if at.since >= LINE_EVERY or last or valid_due:
-            self.line()
-        ended = False
         if self._watched:
             at.epoch += 1
             loss = sum(v.detach() for v in terms.values())
             assert isinstance(loss, Tensor)
             self.epoch_sum = loss.clone() if self.epoch_sum is None else self.epoch_sum + loss
+        valid_due = self._valid_due(last)
+        if at.since >= LINE_EVERY or last or valid_due:
+            self.line()
+        ended = False
+        if self._watched:
             if at.epoch >= self.epoch_steps or last:
                 ended = self._watch_epoch()
         elif valid_due:
             self.evaluate()
-        if self._asked() is not None or time.monotonic() - self._saved_at > SAVE_SECONDS:
+        whole = self.fabric.world_size == 1 or not at.since  # right after a line no rank holds sums of its own
+        if whole and (self._asked() is not None or time.monotonic() - self._saved_at > SAVE_SECONDS):
             self.pause()
         return ended
 
@@ -227,6 +230,8 @@ class Keeper:
         if not self.at.since:
             return
         means = {name: value / self.at.since for name, value in self._over_ranks(self.sums).items()}
+        if self.epoch_sum is not None and self.fabric.world_size > 1:
+            self.epoch_sum = self.fabric.all_gather(self.epoch_sum).mean()
         loss = sum(means.values())
         if not math.isfinite(loss):
             raise AugendError(
