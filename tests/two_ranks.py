@@ -1,6 +1,6 @@
 """Run by test_ranks.py as a script; every rank leaves what it saw and lost.
 
-python two_ranks.py FOLDER RANKS RECIPE [LINE_EVERY [STEP]]: with STEP rank 0 is killed after it, without STEP the run is resumed.
+python two_ranks.py FOLDER RANKS RECIPE [LINE_EVERY [STEP]]: with STEP rank 0 is killed after it, without it the run resumes.
 """
 
 from __future__ import annotations
