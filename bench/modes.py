@@ -46,7 +46,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print(
         machine(),
-        "bf16 in hardware:",
+        "bf16 in oneDNN (emulated where the processor lacks it):",
         bool(torch.backends.mkldnn.is_available() and _bf16())
         if (_bf16 := getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None))
         else "unknown",
