@@ -1,6 +1,7 @@
 """Every number of a study again, from its predictions alone: python tests/recompute.py STUDY. No augend here."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,22 +17,25 @@ def recompute(study):
         if json.loads((folder / "state.json").read_text())["state"] == "finished":
             rows.setdefault(name, {})[int(repeat)] = dict(np.load(folder / "predictions.npz"))
 
-    def right(name, repeat, split):  # per picture in order of id: is it right, its class
+    def right(name, repeat, split):  # per row in order of id: is it right, its class, the picture it is a copy of
         table = rows[name][repeat]
         chosen = np.flatnonzero(table["split"] == split)
         chosen = chosen[np.argsort(table["ids"][chosen])]
         labels = table["labels"][chosen]
-        return (table["probabilities"][chosen].argmax(1) == labels).astype(float), labels
+        shows = [re.sub(r"@[+-]\d+$", "", name) for name in table["ids"][chosen]]
+        return (table["probabilities"][chosen].argmax(1) == labels).astype(float), labels, shows
 
     def mean_of(values, labels):
         return np.mean([values[labels == c].mean() for c in np.unique(labels)]) if balanced else values.mean()
 
     def summary(pairs, split):  # mean, its standard error and 95 % interval
-        scores, m, n = [mean_of(v, c) for v, c in pairs], len(pairs[0][0]), len(pairs)
+        scores, m, n = [mean_of(v, c) for v, c, _ in pairs], len(pairs[0][0]), len(pairs)
         if n == 1:
             return {"mean": scores[0], "low": None, "high": None}
-        shared, each, labels = np.var(scores, ddof=1) * m / n_train, np.mean([v for v, _ in pairs], 0), pairs[0][1]
+        shared, each, labels = np.var(scores, ddof=1) * m / n_train, np.mean([v for v, *_ in pairs], 0), pairs[0][1]
         if fixed and split != "valid":
+            _, first, number = np.unique(pairs[0][2], return_index=True, return_inverse=True)
+            each, labels = np.bincount(number, each) / np.bincount(number), labels[first]
             groups = [each[labels == c] for c in np.unique(labels)] if balanced else [each]
             shared = sum(g.var(ddof=1) / len(g) for g in groups) / len(groups) ** 2
         error = max(np.sqrt(np.var(scores, ddof=1) / n + shared), 1 / m)
@@ -44,7 +48,7 @@ def recompute(study):
             level = summary([right(name, r, split) for r in sorted(trials)], split)
             both = sorted(set(trials) & set(rows.get(info["reference"], {}))) if name != info["reference"] else []
             two = [(right(name, r, split), right(info["reference"], r, split)) for r in both]
-            against = summary([(a[0] - b[0], a[1]) for a, b in two], split) if two else None
+            against = summary([(a[0] - b[0], *a[1:]) for a, b in two], split) if two else None
             if against and "law" in against:
                 law, margin = against["law"], info["margin"]
                 better, worse = law.sf(margin), law.cdf(-margin)

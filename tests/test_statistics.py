@@ -54,6 +54,20 @@ def test_recipes_that_agree_everywhere_are_not_known_without_error() -> None:
     assert found.error == 1 / 50 and found.separated == 0
 
 
+def test_copies_of_a_picture_are_no_pictures_more() -> None:
+    """Five rows a picture, answered alike, know no more than one row a picture."""
+    generator = np.random.default_rng(3)
+    ids, labels = np.arange(60), generator.integers(0, 3, 60)
+    values = [generator.integers(0, 2, 60).astype(float) for _ in range(4)]
+    once = picture_variance([ids] * 4, values)
+    five = picture_variance([ids.repeat(5)] * 4, [v.repeat(5) for v in values])
+    assert five == pytest.approx(once)
+    five = picture_variance([ids.repeat(5)] * 4, [v.repeat(5) for v in values], [labels.repeat(5)] * 4)
+    assert five == pytest.approx(picture_variance([ids] * 4, values, [labels] * 4))
+    unlike = picture_variance([np.arange(300)] * 4, [v.repeat(5) for v in values])
+    assert unlike < once / 4  # what rows without their pictures would have claimed
+
+
 def test_picture_variance_of_accuracy_and_of_balanced_accuracy() -> None:
     rng = np.random.default_rng(0)
     ids = np.arange(60)

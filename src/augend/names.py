@@ -46,12 +46,15 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "objective": {
         "cross-entropy": "augend.objective.classification:CrossEntropy",
+        "batch-triplet": "augend.objective.triplet:BatchTriplet",
         "soft-margin-triplet": "augend.objective.triplet:SoftMarginTriplet",
+        "softmax-triplet": "augend.objective.triplet:SoftmaxTriplet",
         "mutual": "augend.objective.agreement:MutualLearning",
         "match": "augend.objective.matching:Match",
     },
     "model": {
         "figure1": "augend.models.small:figure1",
+        "figure1-authors": "augend.models.small:figure1_authors",
         "figure1-wide": "augend.models.small:figure1_wide",
         "small": "augend.models.small:small",
         "linear": "augend.models.small:linear",
@@ -76,11 +79,16 @@ PUBLIC: dict[str, str] = {
     "Batch": "augend.contract:Batch",
     "Draws": "augend.randomness:Draws",
     "Picks": "augend.contract:Picks",
+    "SoftMarginTriplet": "augend.objective.triplet:SoftMarginTriplet",
+    "SoftmaxTriplet": "augend.objective.triplet:SoftmaxTriplet",
+    "batch_hard": "augend.objective.triplet:batch_hard",
+    "batch_hardest": "augend.objective.triplet:batch_hardest",
     "cache_trunk": "augend.stages.cache:cache_trunk",
     "compare": "augend.study.compare:compare",
     "fit": "augend.study.fit:fit",
     "freeze_below": "augend.stages.freeze:freeze_below",
     "load": "augend.evaluate.load:load",
+    "random_triplets": "augend.objective.triplet:random_triplets",
     "split_model": "augend.models.split:split_model",
 }
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from augend.cli import compare, recipes, train
+from augend.cli import compare, recipes, reproduce, train
 from augend.contract import AugendError, Saved
 
 __all__ = ["app", "main"]
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 compare.add_to(app)
 train.add_to(app)
+reproduce.add_to(app)
 app.add_typer(recipes.app, name="recipes")
 
 

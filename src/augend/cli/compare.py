@@ -84,20 +84,21 @@ def compare(
     }
     folder = out or next_folder("compare", data or DIGITS)
     study = open_study(folder, given, command_line())
-    _announce(study)
+    announce(study)
     if prepare_only:
         typer.echo(
             f"{len(study.pending)} trials written; run one with: augend trial {folder} N   then: augend report {folder}"
         )
         return
-    _run(study, as_json)
+    show_results(study.path, run_shown(study), as_json)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _announce(study: Any) -> None:
+def announce(study: Any) -> None:
+    """Say what a study will do before it does it."""
     from augend.study.compare import resolvable
 
     record = study.record
@@ -121,18 +122,16 @@ def _announce(study: Any) -> None:
         _say("fewer than 3 repeats: screening, not evidence")
 
 
-def _run(study: Any, as_json: bool) -> None:
+def run_shown(study: Any) -> dict[str, Any]:
+    """Run a study under the live table; its results."""
     from augend.cli.display import StudyDisplay
     from augend.study.compare import run_study
 
-    record = study.record
-    recipes = [recipe["name"] for recipe in record["recipes"]]
-    titles = {recipe["name"]: recipe["title"] for recipe in record["recipes"]}
-    steps = {name: record["plan"][name]["steps"] for name in recipes}
-    with StudyDisplay(recipes, titles, study.request.repeats, steps) as display:
+    titles = {recipe["name"]: recipe["title"] for recipe in study.record["recipes"]}
+    steps = {name: study.record["plan"][name]["steps"] for name in titles}
+    with StudyDisplay(titles, steps, study.names, set(study.names) - set(study.pending)) as display:
         assert isinstance(display, StudyDisplay)
-        results = run_study(study, display)
-    show_results(study.path, results, as_json)
+        return run_study(study, display)
 
 
 def show_results(path: Path, results: dict[str, Any], as_json: bool) -> None:

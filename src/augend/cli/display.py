@@ -18,6 +18,8 @@ EVERY = 10.0  # seconds between plain lines
 
 def _seconds(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
+    if minutes >= 100:
+        return f"{minutes // 60}:{minutes % 60:02d} h"
     return f"{minutes}:{seconds:02d} min" if minutes else f"{seconds} s"
 
 
@@ -104,13 +106,15 @@ class StudyDisplay(_Display):
     """A table of recipes: trials done, what is running, validation accuracy so far."""
 
     def __init__(
-        self, recipes: list[str], titles: Mapping[str, str], repeats: int, steps: Mapping[str, int], quiet: bool = False
+        self, titles: Mapping[str, str], steps: Mapping[str, int], trials: list[str], finished: set[str]
     ) -> None:
-        super().__init__(quiet)
-        self.recipes, self.titles, self.repeats, self.steps = recipes, titles, repeats, steps
-        self.progress: dict[str, int] = {}
+        """`titles` and `steps` by recipe; `trials` by name, of which `finished` were done before."""
+        super().__init__(False)
+        self.titles, self.steps, self.trials = titles, steps, trials
+        self.progress: dict[str, int] = {name: steps[_recipe(name)] for name in finished}
+        self._before = sum(self.progress.values())
         self.valid: dict[str, float] = {}
-        self.done: set[str] = set()
+        self.done = set(finished)
         self.failed: dict[str, str] = {}
         self._work_begun: float | None = None
 
@@ -140,31 +144,30 @@ class StudyDisplay(_Display):
 
     def _left(self) -> str:
         done = sum(self.progress.values())
-        total = sum(self.steps[recipe] for recipe in self.recipes) * self.repeats
-        if self._work_begun is None or not done:
+        total = sum(self.steps[_recipe(name)] for name in self.trials)
+        if self._work_begun is None or done <= self._before:
             return ""
-        return f"about {_seconds((time.monotonic() - self._work_begun) * (total - done) / done)} left"
-
-    def _of(self, recipe: str) -> list[str]:
-        return [f"{recipe}-r{repeat}" for repeat in range(self.repeats)]
+        return f"about {_seconds((time.monotonic() - self._work_begun) * (total - done) / (done - self._before))} left"
 
     def _show(self) -> None:
         if self.live is None:
-            done = len(self.done)
-            self.say(f"{done} of {len(self.recipes) * self.repeats} trials done; {self._left()}".rstrip("; "))
+            self.say(f"{len(self.done)} of {len(self.trials)} trials done; {self._left()}".rstrip("; "))
             return
         table = Table(box=None, pad_edge=False)
         for heading in ("procedure", "trials", "steps", "valid so far"):
             table.add_column(heading, justify="left" if heading == "procedure" else "right")
-        for recipe in self.recipes:
-            names = self._of(recipe)
+        for recipe, title in self.titles.items():
+            names = [name for name in self.trials if _recipe(name) == recipe]
             scores = [self.valid[name] for name in names if name in self.valid]
-            title = self.titles.get(recipe) or recipe
             table.add_row(
-                recipe if title == recipe else f"{title} ({recipe})",
-                f"{sum(name in self.done for name in names)}/{self.repeats}",
-                f"{sum(self.progress.get(name, 0) for name in names)}/{self.steps[recipe] * self.repeats}",
+                recipe if title in ("", recipe) else f"{title} ({recipe})",
+                f"{sum(name in self.done for name in names)}/{len(names)}",
+                f"{sum(self.progress.get(name, 0) for name in names)}/{self.steps[recipe] * len(names)}",
                 f"{100 * sum(scores) / len(scores):.1f} %" if scores else "",
             )
         table.caption = self._left()
         self.live.update(table, refresh=True)
+
+
+def _recipe(trial: str) -> str:
+    return trial.rpartition("-r")[0]

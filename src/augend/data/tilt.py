@@ -62,6 +62,7 @@ def mnist_tilt(
     train: int | None = None,
     valid: Amount | None = None,
     test: int | None = None,
+    upright: bool = False,
     *,
     root: str | Path | None = None,
     seed: int = 0,
@@ -78,6 +79,7 @@ def mnist_tilt(
     Args:
         protocol: ``standard`` or ``authors``.
         train, valid, test: numbers of pictures before copying, where they shall differ from the protocol's.
+        upright: the training pictures are not tilted, validation and test pictures are (the appendix on distillation).
     """
     if protocol not in ("standard", "authors"):
         raise AugendError(
@@ -99,12 +101,16 @@ def mnist_tilt(
             what="mnist-tilt: train + valid",
         )
         tilt = everything.take(exam)
-        pieces = everything.take(rest[parts[0]]), copies(everything.take(rest[parts[1]]), authors=True)
+        source = own_test if upright else everything
+        pieces = source.take(rest[parts[0]]), copies(everything.take(rest[parts[1]]), authors=True)
         final, shifted = copies(tilt, authors=True), {"tilted": tilt}
         notes = ("validation and test hold five rotated copies of each picture; 'tilted' is the test set without them",)
     else:
+        amount = 5000 if valid is None else valid
         pool = tilted(own_train, "mnist/train")
-        pieces = two_ways(pool, 5000 if valid is None else valid, train, seed, repeat, what="mnist-tilt")
+        pieces = two_ways(pool, amount, train, seed, repeat, what="mnist-tilt")
+        if upright:  # the same pictures, untilted
+            pieces = two_ways(own_train, amount, train, seed, repeat, what="mnist-tilt")[0], pieces[1]
         final = limited(tilted(own_test, "mnist/test"), test, seed, what="mnist-tilt: test")
         shifted = {"rotated": copies(final)}
     return Split(

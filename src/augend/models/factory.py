@@ -65,6 +65,8 @@ def build(
             model, scale = _torchvision(word, chosen, shape, classes, pretrained, generator_seed)
         else:
             model, scale = _timm(word, chosen, shape, classes, pretrained, generator_seed)
+    if getattr(model, "raw_pixels", False):  # a network that is built for pixels in [0, 1] as they are
+        mean = std = None
     stages = as_stages(model, cuts, mean=mean, std=std)
     if pretrained and weights is None:
         if scale is None:

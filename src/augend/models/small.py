@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from augend.contract import AugendError
 from augend.models.stages import Stages, as_stages
 
-__all__ = ["figure1", "figure1_wide", "linear", "mlp", "omega", "small"]
+__all__ = ["figure1", "figure1_authors", "figure1_wide", "linear", "mlp", "omega", "small"]
 
 
 class FlatLinear(nn.Linear):
@@ -95,6 +95,13 @@ def figure1(
     last = classifier(_figure1_features(widths, height, width), classes, dropout)
     model = nn.Sequential(OrderedDict([*_figure1_blocks(widths, channels), ("classify", last)]))
     _initialise(model, init)
+    return model
+
+
+def figure1_authors(*, shape: tuple[int, ...], classes: int) -> nn.Sequential:
+    """`figure1` as the factoring paper's code has it: its initialisation, and pictures in [0, 1] that are not normalised."""
+    model = figure1(init="authors", shape=shape, classes=classes)
+    model.raw_pixels = True  # type: ignore[assignment]
     return model
 
 

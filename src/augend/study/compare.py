@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Request:
     margin: float = 0.01
     precision: str = "auto"
     metric: str = "auto"
+    budgets: Mapping[str, str] = field(default_factory=dict)  # name of a recipe -> a budget of its own
+    fewer: Mapping[str, int] = field(default_factory=dict)  # name of a recipe -> repeats, where it shall have fewer
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,14 +66,18 @@ class Request:
         return cls(**values)
 
     def job(self, recipe: str, repeat: int) -> Job:
-        """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired."""
+        """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired.
+
+        Args:
+            recipe: as a command names it: a name, FILE or FILE:NAME.
+        """
         return Job(
             data=self.data,
             recipe=recipe,
             settings=self.settings,
             overrides=self.overrides,
             model=self.model,
-            budget=self.budget,
+            budget=self.budgets.get(load(recipe).name, self.budget) if self.budgets else self.budget,
             seed=self.seed,
             repeat=repeat,
             root=self.root,
@@ -91,8 +97,9 @@ class Study:
     @property
     def names(self) -> list[str]:
         """All trials, repeat by repeat, so that the first table is complete as early as possible."""
-        recipes = [recipe["name"] for recipe in self.record["recipes"]]
-        return [trial_name(recipe, repeat) for repeat in range(self.request.repeats) for recipe in recipes]
+        most = self.request.repeats
+        recipes = {r["name"]: min(most, r.get("repeats") or most) for r in self.record["recipes"]}
+        return [trial_name(name, repeat) for repeat in range(most) for name, n in recipes.items() if repeat < n]
 
     @property
     def pending(self) -> list[str]:
@@ -168,14 +175,15 @@ def _planned(out: Path, request: Request, record: dict[str, Any], command: str) 
     metric = request.metric
     if metric == "auto":
         metric = "balanced" if max(counts) > 3 * max(1, min(counts)) else "accuracy"
+    fewer = request.fewer
     record = {
         "schema": SCHEMA,
         "command": command,
         "request": request.to_json(),
         "data": {**main.record(), "path": request.data},
         "recipes": [
-            {"name": plan.recipe, "title": plan.title, "phases": len(plan.phases), "file": text}
-            for text, plan in plans.items()
+            {"name": p.recipe, "title": p.title, "phases": len(p.phases), "file": text, "repeats": fewer.get(p.recipe)}
+            for text, p in plans.items()
         ],
         "reference": reference,
         "repeats": request.repeats,

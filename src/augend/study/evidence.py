@@ -7,6 +7,7 @@ ledgers. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,16 +27,21 @@ __all__ = ["Evidence", "Metric", "Recipe", "Record", "Scored", "Trial", "read_re
 Metric = Literal["accuracy", "balanced_accuracy"]
 ORDINARY = frozenset({"plain", "augmented", "probe", "finetune"})
 FINISHED = "finished"
+_COPY = re.compile(r"@[+-]\d+$")  # how `augend.data.tilt.copies` names rotated copies
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One compared recipe: `special` ones are what a study is about; the others are what everybody does anyway."""
+    """One compared recipe: `special` ones are what a study is about; the others are what everybody does anyway.
+
+    `repeats` is how many it shall have.
+    """
 
     name: str
     title: str
     phases: int
     special: bool
+    repeats: int = 0
 
     @property
     def label(self) -> str:
@@ -65,9 +71,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Scored:
-    """One trial's pictures of one split, by id: int64 labels and answers, confidence in [0, 1], mean nll in nats."""
+    """One trial's pictures of one split, by id: int64 labels and answers, confidence in [0, 1], mean nll in nats.
+
+    `shows` says which picture a row shows: its id, without the angle where it is a rotated copy (``digits/0001@-15``).
+    """
 
     ids: NDArray[np.str_]
+    shows: NDArray[np.str_]
     labels: NDArray[np.int64]
     answers: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -126,6 +136,7 @@ def read_record(study: Path) -> Record:
                 title=r.get("title") or r["name"],
                 phases=int(r["phases"]),
                 special=bool(r.get("special", r["name"] not in ORDINARY)),
+                repeats=min(int(raw["repeats"]), r.get("repeats") or int(raw["repeats"])),
             )
             for r in raw["recipes"]
         )
@@ -164,8 +175,10 @@ def _scored(rows: dict[str, NDArray[Any]], split: str) -> Scored:
     chosen = np.flatnonzero(rows["split"] == split)
     chosen = chosen[np.argsort(rows["ids"][chosen], kind="stable")]
     labels, shown = rows["labels"][chosen].astype(np.int64), rows["probabilities"][chosen]
+    ids = rows["ids"][chosen]
     return Scored(
-        rows["ids"][chosen],
+        ids,
+        np.array([_COPY.sub("", name) for name in ids.tolist()]),
         labels,
         metrics.predicted(shown),
         np.nan_to_num(shown.max(axis=1).astype(np.float64), nan=0.0),
@@ -177,7 +190,7 @@ def read_trials(record: Record, *, test: bool) -> list[Trial]:
     """The finished trials, by recipe and repeat. With ``test=False`` no row of a test set is looked at."""
     trials = []
     for recipe in record.recipes:
-        for repeat in range(record.repeats):
+        for repeat in range(recipe.repeats):
             folder = record.folder / "trials" / f"{recipe.name}-r{repeat}"
             if not (folder / "predictions.npz").is_file() or not (folder / "state.json").is_file():
                 continue
@@ -256,7 +269,7 @@ class Evidence:
         shared = None
         if self.fixed(split) or evaluated > trained:
             labels = [part.labels for part in parts] if kind == "balanced_accuracy" else None
-            shared = statistics.picture_variance([part.ids for part in parts], pictures, labels)
+            shared = statistics.picture_variance([part.shows for part in parts], pictures, labels)
         return statistics.estimate(values, evaluated=evaluated, trained=trained, pictures=shared)
 
     def fixed(self, split: str) -> bool:

@@ -101,7 +101,7 @@ def gather(study: Path) -> dict[str, Any]:
     evidence = Evidence(record, read_trials(record, test=True))
     common = _common(evidence)
     advised = choice["advised"] if choice else None
-    expected = [f"{recipe.name}-r{r}" for recipe in record.recipes for r in range(record.repeats)]
+    expected = [f"{recipe.name}-r{r}" for recipe in record.recipes for r in range(recipe.repeats)]
     finished = [trial.folder.name for trial in evidence.trials.values()]
     recipes = {recipe.name: _recipe(evidence, recipe.name, advised) for recipe in evidence.recipes}
     base = recipes[record.reference]["cost"]["seconds"] if record.reference in recipes else None

@@ -141,13 +141,14 @@ def picture_variance(
     """v / m: the variance that a set of pictures, seen as a sample, gives to a mean over them.
 
     Args:
-        ids: for each repeat the pictures ``(m,)``, of any sortable type.
+        ids: for each repeat which picture each row shows ``(m,)``, of any sortable type; rows that show one picture (its
+            rotated copies) are no independent sample, and count as one row that contributes their mean.
         values: for each repeat what each picture contributes ``(m,)``: 0 or 1, or a difference of them.
         labels: for each repeat the classes ``(m,)``: given for balanced accuracy, the mean of class means; its variance
             is the sum over C classes of v_c / (C^2 m_c). A class of one picture takes the pooled v.
     """
     same = all(np.array_equal(ids[0], other) for other in ids[1:])
-    if same:
+    if same and len(np.unique(ids[0])) == len(ids[0]):
         means = np.mean(np.stack(values), axis=0)
         kinds = None if labels is None else labels[0]
     else:

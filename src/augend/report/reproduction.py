@@ -1,0 +1,101 @@
+"""A reproduction as a page of Markdown: our numbers beside the printed ones, the claims and their verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from augend.checkpoint import write_bytes
+from augend.study.table import percent
+
+__all__ = ["markdown", "write"]
+
+
+def write(study: Path, found: dict[str, Any]) -> Path:
+    """Write ``reproduction.md`` into the study's folder."""
+    path = study / "reproduction.md"
+    write_bytes(path, markdown(found).encode())
+    return path
+
+
+def _level(found: dict[str, Any] | None) -> str:
+    if found is None or found["mean"] is None:
+        return "–"
+    text = percent(found["mean"])
+    return text if found["low"] is None else f"{text} ({percent(found['low'])} to {percent(found['high'])})"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None or found["mean"] is None:
+        return "–"
+    text = _signed(found["mean"])
+    return text if found["low"] is None else f"{text} ({_signed(found['low'])} to {_signed(found['high'])})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The text: what was run, the table, the claims. Accuracies in percent, differences in points, 95 % intervals."""
+    reference = found["rows"][found["reference"]]["called"]
+    columns = found["columns"]
+    head = [
+        "row",
+        "recipe",
+        "printed",
+        "logged",
+        *columns.values(),
+        f"points against {reference}, {columns[found['headline']]}",
+        "FLOPs ×",
+        "n",
+    ]
+    base = found["rows"][found["reference"]]["flops"]
+    table = [_line(head), _line(["---"] * len(head))]
+    for name, row in found["rows"].items():
+        against = row["versus_reference"].get(found["headline"])
+        table.append(
+            _line(
+                [
+                    row["called"],
+                    f"`{name}`",
+                    _share(row["printed"]),
+                    _share(row["logged"]),
+                    *(_level(row["levels"].get(split)) for split in columns),
+                    "reference" if name == found["reference"] else _difference(against),
+                    f"{row['flops'] / base:.2f}" if row["flops"] and base else "–",
+                    f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else ""),
+                ]
+            )
+        )
+    parts = [
+        f"# {found['title']}",
+        f"Source: {found['source']}. Protocol `{found['protocol']}`: {found['about']}.",
+        "\n".join(table),
+    ]
+    reasons = [f"* `{name}`: {reason}" for name, row in found["rows"].items() for reason in row["failed"]]
+    if reasons:
+        parts.append("Failed:\n\n" + "\n".join(reasons))
+    if found["claims"]:
+        head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
+        lines = [_line(head), _line(["---"] * len(head))]
+        for claim in found["claims"]:
+            cells = [claim["says"], _difference(claim["difference"]), f"{claim['flops_ratio']:.2f}"]
+            lines.append(_line([*cells, _difference(claim["at_equal_cost"]), f"**{claim['verdict']}**"]))
+        parts.append("\n".join(lines))
+    environment = found["environment"]
+    parts.append(
+        f"{environment['processor']}, Python {environment['python']}, torch {environment['torch']}, "
+        f"{found['hardware']['precision']}{', channels-last' if found['hardware']['channels_last'] else ''}, seeds from "
+        f"{found['seed']} on; {found['sizes']['train']} pictures to train, {found['sizes']['valid']} to validate, "
+        f"{found['sizes']['test']} to test. `{found['command']}`"
+    )
+    return "\n\n".join(parts) + "\n"

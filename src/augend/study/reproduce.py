@@ -1,0 +1,215 @@
+"""Run a paper's table as a study, and say what stands: our numbers beside the printed ones, and a verdict on each claim.
+
+A table is a study like any other (`augend.study.compare`), so it is continued, extended by repeats and run as an array of
+trials in the same way. Seconds are not reported: trials run side by side. FLOPs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from augend.checkpoint import write_json
+from augend.contract import AugendError
+from augend.names import nearest
+from augend.study.compare import Request, Study, open_study
+from augend.study.equal import equal_budget
+from augend.study.evidence import Evidence, Record, read_json, read_record, read_trials
+from augend.study.statistics import Estimate
+from augend.study.tables import Claim, Row, Table, load_table, recipe_text
+
+__all__ = ["gather", "open_reproduction", "verdict"]
+
+SAME_COST = 1.02
+
+
+def open_reproduction(
+    name: str,
+    protocol: str | None,
+    out: Path,
+    *,
+    command: str,
+    repeats: int | None = None,
+    rows: Sequence[str] | None = None,
+    **given: Any,
+) -> Study:
+    """The study of a table in one protocol, new or continued.
+
+    Args:
+        name: ``factoring/table-1``.
+        protocol: one of the table's; None: its first.
+        out: the study's folder.
+        repeats: of every row (default: the table's; rows may ask for fewer).
+        rows: only these.
+        given: other fields of `Request`: root, budget, seed, precision, plugins.
+    """
+    if (out / "study.json").is_file():
+        before = read_json(out / "study.json").get("reproduces")
+        if before is None or before["table"] != name or protocol not in (None, before["protocol"]):
+            raise AugendError(f"{out}: holds another study than {name}; give another --out")
+        return open_study(out, {"repeats": repeats, "root": given.get("root")}, command)
+    table = load_table(name)
+    protocol = protocol or next(iter(table.protocols))
+    if protocol not in table.protocols:
+        raise AugendError(
+            f"{name}: there is no protocol {protocol!r}{nearest(protocol, list(table.protocols))} "
+            f"(known: {', '.join(table.protocols)})"
+        )
+    chosen = _chosen(table, name, protocol, rows)
+    paper, asked = name.partition("/")[0], table.protocols[protocol]
+    texts = {row: recipe_text(paper, row) for row in chosen}
+    request = {
+        "data": asked.data,
+        "recipes": tuple(texts.values()),
+        "reference": table.reference if table.reference in chosen else next(iter(chosen)),
+        "repeats": table.repeats if repeats is None else repeats,
+        "budget": asked.budget,
+        "settings": asked.settings or table.settings,
+        "model": asked.model or table.model,
+        "overrides": asked.overrides,
+        "fewer": {row: spec.repeats for row, spec in chosen.items() if spec.repeats is not None},
+        **{key: value for key, value in given.items() if value is not None},
+    }
+    plain = Request(**{key: value for key, value in request.items() if value is not None})
+    others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
+    request["budgets"] = {
+        row: equal_budget(plain.job(texts[row], 0), plain.job(recipe_text(paper, other), 0))
+        for row, other in others.items()
+    }
+    study = open_study(out, request, command)
+    study.record["reproduces"] = {"table": name, "protocol": protocol}
+    write_json(out / "study.json", study.record)
+    return study
+
+
+def _chosen(table: Table, name: str, protocol: str, rows: Sequence[str] | None) -> dict[str, Row]:
+    chosen = table.rows_of(protocol)
+    for row in rows or ():
+        if row not in chosen:
+            raise AugendError(f"{name}: there is no row {row!r}{nearest(row, list(chosen))} (rows: {', '.join(chosen)})")
+    return {row: spec for row, spec in chosen.items() if rows is None or row in rows}
+
+
+def gather(study: Path) -> dict[str, Any]:
+    """What a reproduction has found so far, as JSON values; written to ``reproduction.json``.
+
+    Levels are means over repeats with 95 % intervals, differences are paired; both as in every study.
+    """
+    record = read_record(study)
+    about = record.raw["reproduces"]
+    table = load_table(about["table"])
+    protocol = table.protocols[about["protocol"]]
+    evidence = Evidence(record, read_trials(record, test=True))
+    names = [recipe.name for recipe in evidence.recipes]
+    splits = [split for split in protocol.columns if split in evidence.splits]
+    failed = _failed(record)
+    rows = {}
+    for recipe in record.recipes:
+        row = table.rows[recipe.name]
+        steps = record.raw["plan"][recipe.name]["steps"]
+        rows[recipe.name] = {
+            "called": row.called,
+            "title": recipe.title,
+            "printed": row.printed,
+            "logged": row.logged,
+            "steps": steps,
+            "flops": _flops(evidence, recipe.name) if recipe.name in names else None,
+            "repeats": len(evidence.repeats(recipe.name)),
+            "failed": failed.get(recipe.name, []),
+            "levels": {s: _level(evidence, recipe.name, s) for s in splits} if recipe.name in names else {},
+            "versus_reference": {
+                s: _said(evidence.difference(recipe.name, record.reference, s))
+                for s in splits
+                if recipe.name in names and record.reference in names and recipe.name != record.reference
+            },
+        }
+    found = {
+        "schema": 1,
+        "table": about["table"],
+        "protocol": about["protocol"],
+        "title": table.title,
+        "source": table.source,
+        "about": protocol.about,
+        "columns": {split: protocol.columns[split] for split in splits},
+        "headline": protocol.headline,
+        "reference": record.reference,
+        "sizes": record.sizes,
+        "rows": rows,
+        "claims": [
+            judged(evidence, claim, protocol.headline, rows)
+            for claim in table.claims
+            if {claim.better, claim.than} <= set(names)
+        ],
+        "complete": all(row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)),
+        "command": record.raw["command"],
+        "environment": record.raw["environment"],
+        "hardware": record.raw["hardware"],
+        "seed": record.raw["seed"],
+    }
+    write_json(study / "reproduction.json", found)
+    return found
+
+
+def _level(evidence: Evidence, name: str, split: str) -> dict[str, Any]:
+    return {**_said(evidence.level(name, split)), "values": evidence.scores(name, split)}
+
+
+def _said(found: Estimate | None) -> dict[str, Any]:
+    if found is None:
+        return {"mean": None, "low": None, "high": None, "repeats": 0}
+    low, high = found.interval or (None, None)
+    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
+
+
+def _flops(evidence: Evidence, name: str) -> float:
+    return float(evidence.trials[name, evidence.repeats(name)[0]].ledger["total"]["flops"])
+
+
+def _failed(record: Record) -> dict[str, list[str]]:
+    """Row -> the reasons of its failed repeats: a loss that is not finite is a finding here."""
+    found: dict[str, list[str]] = {}
+    for recipe in record.recipes:
+        for repeat in range(recipe.repeats):
+            path = record.folder / "trials" / f"{recipe.name}-r{repeat}" / "state.json"
+            state = read_json(path) if path.is_file() else {}
+            if state.get("state") == "failed":
+                found.setdefault(recipe.name, []).append(str(state.get("reason", "")))
+    return found
+
+
+def judged(evidence: Evidence, claim: Claim, split: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A claim with its paired difference on `split`, at equal steps and at equal cost, and the verdict."""
+    found = evidence.difference(claim.better, claim.than, split)
+    ratio = rows[claim.better]["flops"] / rows[claim.than]["flops"]
+    pair = claim.equal or claim.better, claim.than_equal or claim.than
+    equal = None
+    if (claim.equal or claim.than_equal or ratio <= SAME_COST) and evidence.repeats(*pair):
+        equal = evidence.difference(*pair, split)  # where no other rows are named, `better` costs no more as it stands
+    return {
+        "says": claim.says,
+        "better": claim.better,
+        "than": claim.than,
+        "split": split,
+        "difference": _said(found),
+        "flops_ratio": ratio,
+        "at_equal_cost": None if equal is None else {**_said(equal), "rows": list(pair)},
+        "verdict": verdict(found, equal),
+    }
+
+
+def verdict(found: Estimate | None, equal: Estimate | None) -> str:
+    """The word for a claim that a difference is above 0.
+
+    "held" also against the equal-cost control; "held only at unequal cost"; "reversed"; "not separable with n = …".
+    """
+    if found is None or found.interval is None:
+        return f"not separable with n = {0 if found is None else found.repeats}"
+    low, high = found.interval
+    if high < 0:
+        return "reversed"
+    if low <= 0:
+        return f"not separable with n = {found.repeats}"
+    if equal is not None and equal.interval is not None and equal.interval[0] > 0:
+        return "held"
+    return "held only at unequal cost"
