@@ -15,7 +15,7 @@ from typing import Any, Literal
 from augend.address import Address, Slice
 from augend.contract import Component
 
-__all__ = ["Duration", "NetworkPlan", "Op", "PhasePlan", "Plan", "Plateau", "TermPlan"]
+__all__ = ["Duration", "MonitorPlan", "NetworkPlan", "Op", "PhasePlan", "Plan", "Plateau", "TermPlan"]
 
 SCHEMA = 1
 
@@ -115,6 +115,16 @@ class PhasePlan:
 
 
 @dataclass(frozen=True)
+class MonitorPlan:
+    """What is looked at and not trained: every `every` steps the terms of `phase` on one fixed batch of validation
+    pictures, and for each slice of `norms` the sum of its tensors' L2 norms."""
+
+    every: int
+    phase: PhasePlan
+    norms: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole procedure, resolved.
 
@@ -123,6 +133,7 @@ class Plan:
         result: networks that are evaluated and exported; the first is the headline.
         roles: data role -> the name or path of its data set.
         budget: steps of all phases together (None while a plateau phase has no budget to fit in).
+        monitor: what is looked at beside training, or None.
     """
 
     recipe: str
@@ -132,6 +143,7 @@ class Plan:
     roles: Mapping[str, str]
     phases: tuple[PhasePlan, ...]
     budget: int | None
+    monitor: MonitorPlan | None = None
     schema: int = SCHEMA
 
     def phase(self, name: str) -> PhasePlan:
@@ -196,6 +208,12 @@ def _phase(raw: dict[str, Any]) -> PhasePlan:
     return PhasePlan(**{**raw, **changed})
 
 
+def _monitor(raw: dict[str, Any] | None) -> MonitorPlan | None:
+    if raw is None:
+        return None
+    return MonitorPlan(raw["every"], _phase(raw["phase"]), tuple(map(Slice.parse, raw["norms"])))
+
+
 def _plan(raw: dict[str, Any]) -> Plan:
     networks = {
         name: NetworkPlan(_component(net["model"]), _address(net["input"]), net["classes"], net["weights"])
@@ -207,5 +225,6 @@ def _plan(raw: dict[str, Any]) -> Plan:
             "networks": networks,
             "result": tuple(raw["result"]),
             "phases": tuple(map(_phase, raw["phases"])),
+            "monitor": _monitor(raw.get("monitor")),
         }
     )

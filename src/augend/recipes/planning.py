@@ -15,7 +15,7 @@ from augend.recipes.components import OPTIMIZERS, checked_options, complete, cop
 from augend.recipes.durations import epoch_steps, fixed_steps, resolve_steps
 from augend.recipes.language import Composed
 from augend.recipes.library import Settings
-from augend.recipes.plan import Duration, NetworkPlan, PhasePlan, Plan, TermPlan
+from augend.recipes.plan import Duration, MonitorPlan, NetworkPlan, PhasePlan, Plan, TermPlan
 from augend.recipes.reading import Place
 from augend.recipes.schedules import completed
 from augend.recipes.schema import NetworkWords, PhaseWords, checked
@@ -73,6 +73,7 @@ class Resolving:
             roles={role: text for role, text in self.roles.items() if role in used},
             phases=tuple(phases),
             budget=self._budget(budget, fallback, phases),
+            monitor=self._monitor(networks),
         )
         return resolve_steps(plan, self.sizes)
 
@@ -182,6 +183,26 @@ class Resolving:
             clip=self.settings.clip,
             average=self.settings.average,
         )
+
+    def _monitor(self, networks: Mapping[str, NetworkPlan]) -> MonitorPlan | None:
+        """The settings' monitor as a phase that trains nothing; None too where this recipe lacks what it looks at."""
+        asked = self.settings.monitor
+        if asked is None:
+            return None
+        place = self.settings_place.at("monitor")
+        if asked.every.unit != "step" or asked.every.plateau or asked.every.amount < 1:
+            raise place.at("every").error("is a number of steps, such as 50step")
+        keys = ("data", "order", "batch", "augment", *(["objective"] if asked.objective else []))
+        # what was checked when the settings were read is taken as it is
+        written = PhaseWords.model_construct(name="monitor", **{key: getattr(asked, key) for key in keys})
+        planned = self._phase(written, place, 0, self.optimizer, self.schedule)
+        phase = replace(planned, duration=Duration("step", 1), steps=1, terms=planned.terms if asked.objective else ())
+        for part in asked.norms or ():
+            if part.network not in networks:
+                raise place.at("norms").unknown(part.network, networks, "network")
+        for address in (a for term in phase.terms for a in (*term.of, *term.to)):
+            check_address(address, networks, tuple(phase.views), place.at("objective"))
+        return MonitorPlan(int(asked.every.amount), phase, asked.norms or ())
 
     def _traits(self, role: str) -> frozenset[str]:
         for trait in self.traits[role]:

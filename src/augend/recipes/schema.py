@@ -180,6 +180,30 @@ def _fixes(value: object) -> dict[str, dict[str, Any]]:
     return found
 
 
+class MonitorWords(Words):
+    """What is looked at beside training: a phase that trains nothing.
+
+    Attributes:
+        every: steps between looks, ``50step``; the first is before the first step.
+        data, order, batch, augment, objective: as in a phase; the batch is drawn once, from validation pictures.
+        norms: slices whose sums of tensor norms are looked at.
+    """
+
+    every: Annotated[Duration, PlainValidator(words.until)]
+    data: Annotated[str, PlainValidator(words.role)] = "main"
+    order: Written = Component("shuffle")
+    batch: Annotated[int | words.Multiple, PlainValidator(words.size)] = words.Multiple(1.0)
+    augment: Annotated[Mapping[str, tuple[words.OpWords, ...]], PlainValidator(words.views)] = Field(
+        default_factory=lambda: words.views("none")
+    )
+    objective: Annotated[Mapping[str, words.TermWords], PlainValidator(words.objective)] = Field(default_factory=dict)
+    norms: Annotated[tuple[Slice, ...] | None, PlainValidator(words.slices)] = None
+
+
+def _monitor(value: object) -> MonitorWords | None:
+    return None if value is None else checked(MonitorWords, value, Place("monitor"))
+
+
 class SettingsWords(Words):
     """What the recipes of one comparison share and a recipe does not say.
 
@@ -193,6 +217,8 @@ class SettingsWords(Words):
         clip: largest gradient norm, None for no clipping.
         pixels: the augmentations that recipes call `pixels`.
         phases: ``RECIPE.PHASE`` -> keys fixed for one phase of a recipe and of those made like it.
+        monitor: what is looked at beside training, see `MonitorWords`; it costs nothing that the ledger counts, and moves
+            nothing.
     """
 
     optimizer: Written
@@ -206,6 +232,7 @@ class SettingsWords(Words):
         default_factory=lambda: words.ops("none")
     )
     phases: Annotated[Mapping[str, dict[str, Any]], PlainValidator(_fixes)] = Field(default_factory=dict)
+    monitor: Annotated[MonitorWords | None, PlainValidator(_monitor)] = None
 
 
 _Model = TypeVar("_Model", bound=Words)

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "draw_all"]
+__all__ = ["COLOURS", "curves", "draw", "draw_all", "place"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C6D1F")
 MARKERS = "osD^vPX*"
@@ -54,27 +54,38 @@ WIDTH = 4.6
 
 def draw_all(results: dict[str, Any], folder: Path) -> dict[str, str]:
     """Draw every plot that the results allow into `folder` as NAME.png and NAME.svg; name -> SVG for a page."""
+    plots: dict[str, Draw] = {
+        "cost": lambda figure: _cost(figure, results),
+        "steps": lambda figure: curves(figure, results, "steps"),
+        "seconds": lambda figure: curves(figure, results, "seconds"),
+        "parts": lambda figure: _parts(figure, results),
+        "calibration": lambda figure: _calibration(figure, results),
+        "confusion": lambda figure: _confusion(figure, results),
+    }
+    return draw(plots, folder)
+
+
+Draw = Callable[["Figure"], bool]
+
+
+def draw(plots: Mapping[str, Draw], folder: Path) -> dict[str, str]:
+    """Draw plots by name in the house's style into `folder` as NAME.png and NAME.svg; name -> SVG for a page.
+
+    A plot that has nothing to show answers False and is left out.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, str] = {}
-    plots: dict[str, Callable[[Figure, dict[str, Any]], bool]] = {
-        "cost": _cost,
-        "steps": lambda figure, found: _curves(figure, found, "steps"),
-        "seconds": lambda figure, found: _curves(figure, found, "seconds"),
-        "parts": _parts,
-        "calibration": _calibration,
-        "confusion": _confusion,
-    }
     with mpl.rc_context({**STYLE, "svg.hashsalt": "augend"}), warnings.catch_warnings():
         # a class in a script that the bundled font lacks: boxes in the PNG, right on the page with the browser's fonts
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        for name, draw in plots.items():
+        for name, one in plots.items():
             figure = Figure()
             FigureCanvasAgg(figure)
-            if not draw(figure, results):
+            if not one(figure):
                 continue
             figure.savefig(folder / f"{name}.png", dpi=120)
             text = io.StringIO()
@@ -141,11 +152,11 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
         axes.set_xlim(0, 1.12 * max(every))
     axes.set_xlabel("training seconds (median of the repeats)")
     axes.set_ylabel(f"test {_score(results)}, %")
-    _place(figure, axes)
+    place(figure, axes)
     return True
 
 
-def _place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) -> None:
+def place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) -> None:
     """Put the axes (`height` and `left` in inches) above a legend of two columns in a figure as tall as needed."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [_short(label, 32) for label in labels]
@@ -162,7 +173,7 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1 - most // 2) :]}"
 
 
-def _curves(figure: Figure, results: dict[str, Any], along: str) -> bool:
+def curves(figure: Figure, results: dict[str, Any], along: str) -> bool:
     """Validation accuracy: mean over the repeats, a band from the least to the most, phase ends as bars."""
     looks = _looks(results)
     axes = figure.subplots()
@@ -186,7 +197,7 @@ def _curves(figure: Figure, results: dict[str, Any], along: str) -> bool:
     axes.set_ylim(bottom=max(0.0, min(lows) - 5))
     axes.set_xlabel("training steps" if along == "steps" else "seconds (median of the repeats)")
     axes.set_ylabel("validation accuracy, %")
-    _place(figure, axes)
+    place(figure, axes)
     return True
 
 
@@ -211,7 +222,7 @@ def _parts(figure: Figure, results: dict[str, Any]) -> bool:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("seconds a trial (median of the repeats)")
     longest = max(len(name) for name in labels)
-    _place(figure, axes, 0.15 + 0.31 * len(names), 0.2 + 0.068 * longest)
+    place(figure, axes, 0.15 + 0.31 * len(names), 0.2 + 0.068 * longest)
     return True
 
 
@@ -235,7 +246,7 @@ def _calibration(figure: Figure, results: dict[str, Any]) -> bool:
     axes.set_ylim(0, 101)
     axes.set_xlabel("how sure it said it was, %")
     axes.set_ylabel("how often it was right, %")
-    _place(figure, axes)
+    place(figure, axes)
     return True
 
 

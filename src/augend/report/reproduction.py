@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_bytes
+from augend.report.figures import draw_figures
 from augend.study.table import percent
+from augend.study.tables import load_table
 
 __all__ = ["markdown", "write"]
 
 
 def write(study: Path, found: dict[str, Any]) -> Path:
-    """Write ``reproduction.md`` into the study's folder."""
+    """Draw the figures and write ``reproduction.md`` into the study's folder."""
+    captions = draw_figures(study, found, load_table(found["table"]).figures)
     path = study / "reproduction.md"
-    write_bytes(path, markdown(found).encode())
+    write_bytes(path, markdown(found, captions).encode())
     return path
 
 
@@ -44,7 +47,7 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> str:
     """The text: what was run, the table, the claims. Accuracies in percent, differences in points, 95 % intervals."""
     reference = found["rows"][found["reference"]]["called"]
     columns = found["columns"]
@@ -91,6 +94,7 @@ def markdown(found: dict[str, Any]) -> str:
             cells = [claim["says"], _difference(claim["difference"]), f"{claim['flops_ratio']:.2f}"]
             lines.append(_line([*cells, _difference(claim["at_equal_cost"]), f"**{claim['verdict']}**"]))
         parts.append("\n".join(lines))
+    parts += [f"![{name}](figures/{name}.png)\n\n{caption}" for name, caption in (captions or {}).items()]
     environment = found["environment"]
     parts.append(
         f"{environment['processor']}, Python {environment['python']}, torch {environment['torch']}, "

@@ -30,6 +30,7 @@ from augend.recipes.schedules import OnPlateau
 from augend.runner.assembly import Scene, build_networks, slices_of
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
+from augend.runner.monitor import Monitor
 from augend.runner.optimizer import build_optimizer, load_optimizer, save_optimizer
 from augend.stages.average import Average
 
@@ -106,6 +107,16 @@ class Keeper:
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._agreed: int | None = None
+        self.monitor: Monitor | None = None
+        if plan.monitor is not None and fabric.is_global_zero:
+            self.monitor = Monitor(
+                plan.monitor,
+                self.networks,
+                splits,
+                seed=seed,
+                channels_last=hardware.channels_last,
+                autocast=hardware.autocast,
+            )
         split = splits["main"]
         self._curve = (
             split.valid if len(split.valid) <= CURVE_PICTURES else split.valid.take(torch.arange(CURVE_PICTURES))
@@ -176,6 +187,8 @@ class Keeper:
         self._watched = watched
         self.total = self._total()
         self.ledger.phase(self.spec.name)
+        if self.at.global_step == 0 and self.at.metrics == 0:
+            self._look()
         self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self.total})
         return self.optimizer
 
@@ -213,6 +226,8 @@ class Keeper:
                 ended = self._watch_epoch()
         elif valid_due:
             self.evaluate()
+        if self.monitor is not None and self.monitor.due(at.global_step):
+            self._look()
         whole = self.fabric.world_size == 1 or not at.since  # right after a line no rank holds sums of its own
         if whole and (self._asked() is not None or time.monotonic() - self._saved_at > SAVE_SECONDS):
             self.pause()
@@ -251,6 +266,17 @@ class Keeper:
         if self.fabric.is_global_zero:
             self.folder.line(values)
         self.listen("line", values)
+
+    def _look(self) -> None:
+        """Write what the monitor sees; nothing of it is charged."""
+        if self.monitor is None:
+            return
+        self.ledger.lap("step")
+        line = {"kind": "monitor", **self._where(), **self.monitor.look()}
+        self.networks.only(list(self.spec.train))
+        self.folder.line(line)
+        self.listen("monitor", line)
+        self.ledger.restart()
 
     def _over_ranks(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers of the whole batch; on several ranks their means, and whether any rank was asked to stop."""

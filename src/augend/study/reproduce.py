@@ -67,7 +67,7 @@ def open_reproduction(
         "budget": asked.budget,
         "settings": asked.settings or table.settings,
         "model": asked.model or table.model,
-        "overrides": asked.overrides,
+        "overrides": (*table.overrides, *asked.overrides),
         "fewer": {row: spec.repeats for row, spec in chosen.items() if spec.repeats is not None},
         **{key: value for key, value in given.items() if value is not None},
     }

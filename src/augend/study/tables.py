@@ -88,6 +88,7 @@ class Table(Words):
     source: str
     settings: str
     model: str | None = None
+    overrides: tuple[str, ...] = ()
     reference: str
     repeats: int = 10
     protocols: Annotated[dict[str, Protocol], _mappings(Protocol)]

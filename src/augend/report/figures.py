@@ -1,0 +1,154 @@
+"""The figures of a reproduction: curves of some rows, what a monitor saw, copies of a few pictures in two dimensions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augend.report.plots import COLOURS, WIDTH, curves, draw, place
+from augend.study.evidence import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from augend.evaluate.load import Classifier
+
+__all__ = ["draw_figures"]
+
+MEASURED = 200  # pictures whose copies' nearest neighbours are counted
+
+
+def draw_figures(study: Path, found: dict[str, Any], asked: tuple[dict[str, Any], ...]) -> dict[str, str]:
+    """Draw a table's figures into ``figures/``; name -> caption, of those that the finished trials allow."""
+    captions: dict[str, str] = {}
+    kinds: dict[str, Callable[[Figure, Path, dict[str, Any], dict[str, Any]], str]] = {
+        "curves": _rows_curves,
+        "monitor": _monitored,
+        "copies": _copies,
+    }
+
+    def drawer(figure: Figure, one: dict[str, Any]) -> bool:
+        caption = kinds[one["kind"]](figure, study, found, one)
+        if caption:
+            captions[one["name"]] = caption
+        return bool(caption)
+
+    draw({one["name"]: lambda figure, one=one: drawer(figure, one) for one in asked}, study / "figures")
+    return captions
+
+
+def _rows_curves(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Validation accuracy against steps, named as the paper does."""
+    results = read_json(study / "results.json")
+    rows = {row: results["recipes"][row] for row in asked["rows"] if row in results["recipes"]}
+    named = {found["rows"][row]["called"]: recipe for row, recipe in rows.items()}
+    if not named or not curves(figure, {**results, "recipes": named}, "steps"):
+        return ""
+    return f"{asked['title']}: mean of {min(r['repeats'] for r in found['rows'].values())} seeds or more, band from least to most."
+
+
+def _lines(study: Path, row: str, kind: str) -> list[list[dict[str, Any]]]:
+    """The lines of one kind of every finished trial of a row."""
+    runs = []
+    for trial in sorted((study / "trials").glob(f"{row}-r*")):
+        if trial.name.rpartition("-r")[0] == row and (trial / "result.json").is_file():
+            text = (trial / "metrics.jsonl").read_text(encoding="utf-8")
+            runs.append([line for line in map(json.loads, text.splitlines()) if line["kind"] == kind])
+    return runs
+
+
+def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What the monitor saw of one value, mean and band over the seeds, phase ends as bars."""
+    axes = figure.subplots()
+    seeds = 0
+    for number, row in enumerate(asked["rows"]):
+        runs = _lines(study, row, "monitor")
+        if not runs:
+            continue
+        seeds = len(runs)
+        steps = [line["global_step"] for line in runs[0]]
+        values = np.array([[line[asked["value"]] for line in run] for run in runs])
+        colour = COLOURS[number % len(COLOURS)]
+        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
+        axes.plot(steps, values.mean(0), color=colour, lw=1.5, label=found["rows"][row]["called"])
+        ends = [a["global_step"] for a, b in zip(runs[0], runs[0][1:], strict=False) if a["phase"] != b["phase"]]
+        for end in ends:
+            axes.axvline(end, color="#888888", lw=1, ls="--")
+    if not seeds:
+        return ""
+    axes.set_xlabel("training steps")
+    axes.set_ylabel(asked.get("label", asked["value"]))
+    place(figure, axes)
+    return f"{asked['title']}: mean of {seeds} seeds, band from least to most; dashed: where a phase ends."
+
+
+def _copies(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """t-SNE of one test picture of each class and its rotated copies, in pixels and in the features of a trained network."""
+    from sklearn.manifold import TSNE
+
+    from augend.address import Address
+    from augend.evaluate.load import load
+
+    trial = study / "trials" / f"{asked['row']}-r0"
+    if not (trial / "result.json").is_file():
+        return ""
+    model = load(trial)
+    pixels, labels = _rotated(trial)
+    features = _features(model, Address.parse(asked["tensor"]), pixels)
+    flat = pixels.flatten(1).numpy()
+    shares = [_neighbours(points) for points in (flat, features)]
+    first = [int((labels == kind).nonzero()[0]) for kind in labels.unique()]
+    rows = np.array([5 * picture + copy for picture in first for copy in range(5)])
+    axes = figure.subplots(1, 2)
+    for one, points, title in zip(axes, (flat, features), ("pixels", "learned features"), strict=True):
+        flatly = TSNE(perplexity=10, random_state=0, init="pca").fit_transform(points[rows].astype(np.float64))
+        for number in range(len(first)):
+            mine = flatly[5 * number : 5 * number + 5]
+            colour = f"C{number % 10}"
+            one.plot(mine[:, 0], mine[:, 1], "o", color=colour, ms=4)
+        one.set_title(title, fontsize=9)
+        one.set_xticks([])
+        one.set_yticks([])
+    figure.set_size_inches(WIDTH, 2.5)
+    figure.subplots_adjust(0.02, 0.03, 0.98, 0.9, wspace=0.06)
+    return (
+        f"{asked['title']}. Among {min(MEASURED, len(labels))} test pictures and their copies the nearest neighbour is a copy of "
+        f"the same picture in {100 * shares[0]:.0f} % of cases in pixels and {100 * shares[1]:.0f} % in the features."
+    )
+
+
+def _rotated(trial: Path) -> tuple[Tensor, Tensor]:
+    """Tilted test pictures, five rotated copies of each in a row: float pixels ``(5 N, C, H, W)`` and labels ``(N,)``."""
+    from augend.data.tilt import copies
+    from augend.pixels import to_float
+    from augend.runner.folder import RunFolder
+    from augend.runner.job import Job, load_splits
+
+    job = Job.from_json(RunFolder(trial).read("run.json")["job"])
+    split = load_splits(job)["main"]
+    tilted = split.shifted.get("tilted", split.test).take(range(MEASURED))
+    turned = copies(tilted, authors="protocol=authors" in job.data)
+    return to_float(turned.pixels), tilted.labels
+
+
+def _features(model: Classifier, address: Any, pixels: Tensor) -> NDArray[np.float32]:
+    import torch
+
+    with torch.no_grad():
+        parts = [model.networks.tensor(address, part) for part in pixels.split(500)]
+    found: NDArray[np.float32] = torch.cat(parts).flatten(1).float().numpy()
+    return found
+
+
+def _neighbours(points: NDArray[np.float32]) -> float:
+    """The share of points whose nearest neighbour is one of the other four copies of the same picture."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=2).fit(points).kneighbors(points, return_distance=False)[:, 1]
+    return float((nearest // 5 == np.arange(len(points)) // 5).mean())
