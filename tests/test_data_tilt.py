@@ -115,3 +115,17 @@ def test_authors_protocol() -> None:
     # copies shrink: the ink of a digit turned by 30 degrees more covers less
     ink = split.test.pixels.float().mean((1, 2, 3)).view(-1, 5).mean(0)
     assert ink[0] < ink[2] and ink[4] < ink[2]
+
+
+@needs_mnist
+@pytest.mark.parametrize("protocol", ["standard", "authors"])
+def test_upright_changes_the_training_pictures_alone(protocol: str) -> None:
+    few = "train=200,valid=50,test=60"
+    tilted_, upright = (load(f"mnist-tilt:protocol={protocol},{few},upright={word}") for word in ("false", "true"))
+    assert tilted_.train.ids == upright.train.ids and tilted_.valid.ids == upright.valid.ids
+    assert torch.equal(tilted_.valid.pixels, upright.valid.pixels) and torch.equal(
+        tilted_.test.pixels, upright.test.pixels
+    )
+    assert not torch.equal(tilted_.train.pixels, upright.train.pixels)
+    raw = load("mnist:train=200").train.pixels.sum() / 200  # upright pictures have the brightness of MNIST
+    assert upright.train.pixels.sum() / 200 == pytest.approx(float(raw), rel=0.05)

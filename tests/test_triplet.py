@@ -53,8 +53,8 @@ def mined(z: Tensor, ids: Tensor, draws: Draws, mining: str) -> tuple[Tensor, Te
     found = []
     for a in range(len(ids)):
         positives = [j for j in range(len(ids)) if ids[j] == ids[a] and j != a]
-        negatives = sorted((j for j in range(len(ids)) if ids[j] != ids[a]), key=lambda j: float(apart[a, j]))  # noqa: B023
-        farthest = max(positives, key=lambda j: float(apart[a, j]))  # noqa: B023
+        negatives = sorted((j for j in range(len(ids)) if ids[j] != ids[a]), key=lambda j: float(apart[a, j]))
+        farthest = max(positives, key=lambda j: float(apart[a, j]))
         if mining == "strict":
             found.append((a, farthest, negatives[0]))
         elif mining == "relaxed":

@@ -61,7 +61,9 @@ def reproduce(
     )
     announce(study)
     if prepare_only:
-        typer.echo(f"{len(study.pending)} trials written; run one with: augend trial {folder} N   then repeat this command")
+        typer.echo(
+            f"{len(study.pending)} trials written; run one with: augend trial {folder} N   then repeat this command"
+        )
         return
     run_shown(study)
     found = study_reproduce.gather(folder)

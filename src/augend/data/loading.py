@@ -21,7 +21,9 @@ _OPTION = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)=([^=,]+)")
 
 
 def _value(text: str) -> int | float | str:
-    """A whole number, a fraction (``0.2`` or ``20%``), or a word."""
+    """A whole number, a fraction (``0.2`` or ``20%``), ``true`` or ``false``, or a word."""
+    if text in ("true", "false"):
+        return text == "true"
     if re.fullmatch(r"\d+", text):
         return int(text)
     if re.fullmatch(r"\d*\.\d+", text):

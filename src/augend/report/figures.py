@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def draw_figures(study: Path, found: dict[str, Any], asked: tuple[dict[str, Any]
             captions[one["name"]] = caption
         return bool(caption)
 
-    draw({one["name"]: lambda figure, one=one: drawer(figure, one) for one in asked}, study / "figures")
+    draw({one["name"]: functools.partial(drawer, one=one) for one in asked}, study / "figures")
     return captions
 
 
@@ -50,7 +51,8 @@ def _rows_curves(figure: Figure, study: Path, found: dict[str, Any], asked: dict
     named = {found["rows"][row]["called"]: recipe for row, recipe in rows.items()}
     if not named or not curves(figure, {**results, "recipes": named}, "steps"):
         return ""
-    return f"{asked['title']}: mean of {min(r['repeats'] for r in found['rows'].values())} seeds or more, band from least to most."
+    seeds = min(found["rows"][row]["repeats"] for row in rows)
+    return f"{asked['title']}: mean of {seeds} seeds, band from least to most."
 
 
 def _lines(study: Path, row: str, kind: str) -> list[list[dict[str, Any]]]:
@@ -103,7 +105,7 @@ def _copies(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str,
     features = _features(model, Address.parse(asked["tensor"]), pixels)
     flat = pixels.flatten(1).numpy()
     shares = [_neighbours(points) for points in (flat, features)]
-    first = [int((labels == kind).nonzero()[0]) for kind in labels.unique()]
+    first = [int(np.flatnonzero(labels.numpy() == kind)[0]) for kind in np.unique(labels.numpy())]
     rows = np.array([5 * picture + copy for picture in first for copy in range(5)])
     axes = figure.subplots(1, 2)
     for one, points, title in zip(axes, (flat, features), ("pixels", "learned features"), strict=True):
@@ -118,8 +120,8 @@ def _copies(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str,
     figure.set_size_inches(WIDTH, 2.5)
     figure.subplots_adjust(0.02, 0.03, 0.98, 0.9, wspace=0.06)
     return (
-        f"{asked['title']}. Among {min(MEASURED, len(labels))} test pictures and their copies the nearest neighbour is a copy of "
-        f"the same picture in {100 * shares[0]:.0f} % of cases in pixels and {100 * shares[1]:.0f} % in the features."
+        f"{asked['title']}. Among {len(labels)} test pictures and their copies the nearest neighbour shows the same picture "
+        f"in {100 * shares[0]:.0f} % of cases in pixels and in {100 * shares[1]:.0f} % in the features."
     )
 
 
@@ -141,7 +143,7 @@ def _features(model: Classifier, address: Any, pixels: Tensor) -> NDArray[np.flo
     import torch
 
     with torch.no_grad():
-        parts = [model.networks.tensor(address, part) for part in pixels.split(500)]
+        parts = [model.networks.tensor(address, part) for part in torch.split(pixels, 500)]
     found: NDArray[np.float32] = torch.cat(parts).flatten(1).float().numpy()
     return found
 

@@ -87,7 +87,9 @@ def _chosen(table: Table, name: str, protocol: str, rows: Sequence[str] | None) 
     chosen = table.rows_of(protocol)
     for row in rows or ():
         if row not in chosen:
-            raise AugendError(f"{name}: there is no row {row!r}{nearest(row, list(chosen))} (rows: {', '.join(chosen)})")
+            raise AugendError(
+                f"{name}: there is no row {row!r}{nearest(row, list(chosen))} (rows: {', '.join(chosen)})"
+            )
     return {row: spec for row, spec in chosen.items() if rows is None or row in rows}
 
 
@@ -141,7 +143,9 @@ def gather(study: Path) -> dict[str, Any]:
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],
-        "complete": all(row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)),
+        "complete": all(
+            row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
+        ),
         "command": record.raw["command"],
         "environment": record.raw["environment"],
         "hardware": record.raw["hardware"],
