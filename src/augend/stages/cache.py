@@ -38,6 +38,12 @@ def chunks(total: int, size: int) -> Iterator[tuple[Tensor, int]]:
         yield rows, real
 
 
+def _format(value: Tensor) -> torch.memory_format:
+    """The memory format of a tensor: the layers above give other bits, and take longer, in another one."""
+    last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def fill(
     compute: Callable[[Tensor], dict[str, Tensor]],
     total: int,
@@ -56,7 +62,9 @@ def fill(
         for rows, real in chunks(total, size):
             for name, value in compute(rows).items():
                 if name not in banks:
-                    banks[name] = torch.empty(total, *value.shape[1:], dtype=value.dtype, device=value.device)
+                    banks[name] = torch.empty(
+                        (total, *value.shape[1:]), dtype=value.dtype, device=value.device, memory_format=_format(value)
+                    )
                 banks[name][done : done + real] = value[:real]
             done += real
             if after is not None:
