@@ -76,7 +76,7 @@ def test_an_equal_budget_costs_the_same() -> None:
     def flops(job: Job) -> int:
         return sum(steps * each for steps, each in plan_flops(resolve_job(job, splits), splits))
 
-    longer = Job(recipe="ft", **{**asked, "budget": equal_budget(cheap, dear)})  # type: ignore[arg-type]
+    longer = Job(recipe="ft", **{**asked, "budget": equal_budget(cheap, dear, splits)})  # type: ignore[arg-type]
     assert flops(cheap) < 0.85 * flops(dear)
     assert flops(longer) == pytest.approx(flops(dear), rel=1e-3)
 

@@ -43,6 +43,16 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
+def _reach(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    if found["flops"] is None:
+        return f"never in {found['of']}"
+    return f"{found['flops']:.2f}" + (
+        f" ({found['reached']} of {found['of']})" if found["reached"] < found["of"] else ""
+    )
+
+
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -59,6 +69,7 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         *columns.values(),
         f"points against {reference}, {columns[found['headline']]}",
         "FLOPs ×",
+        f"FLOPs × to {reference}'s validation accuracy",
         "n",
     ]
     base = found["rows"][found["reference"]]["flops"]
@@ -74,7 +85,8 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
                     _share(row["logged"]),
                     *(_level(row["levels"].get(split)) for split in columns),
                     "reference" if name == found["reference"] else _difference(against),
-                    f"{row['flops'] / base:.2f}" if row["flops"] and base else "–",
+                    f"{row['flops'] / base:.2f}" if row["flops"] and base else "–",  # what was spent, caches used
+                    _reach(row["to_reference"]),
                     f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else ""),
                 ]
             )

@@ -1,25 +1,29 @@
-"""Equal cost: how long a recipe must train so that its FLOPs are those of another."""
+"""Equal cost: what a recipe's phases cost a step, how long it must train to cost as much as another, what it cost to get
+as far as another did. FLOPs, counted as the ledger counts them, on meta copies; nothing is trained.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from augend.data.pictures import Split
 from augend.randomness import Draws
 from augend.recipes.plan import Plan
 from augend.runner.assembly import build_networks, stage
 from augend.runner.charge import step_cost
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import Job, resolve_job
 
-__all__ = ["equal_budget", "plan_flops"]
+__all__ = ["Price", "equal_budget", "plan_flops", "reached"]
+
+Price = tuple[int, int]
+"""(steps, FLOPs a step) of a phase."""
 
 
-def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]:
-    """(steps, FLOPs a step) of every phase, nothing cached. Phases that end on a plateau count to their cap.
-
-    FLOPs are counted as the ledger counts them: on meta copies, from the shapes of one batch.
-    """
+def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[Price]:
+    """The price of every phase, nothing cached. Phases that end on a plateau count to their cap."""
     networks = build_networks(plan, splits, 0)
     found = []
     for spec in plan.phases:
@@ -30,21 +34,49 @@ def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]
     return found
 
 
-def equal_budget(job: Job, other: Job) -> str:
+def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
     """The budget, in steps, at which `job` costs the FLOPs of `other` without caches; the shares of its phases stay.
 
+    >>> from augend.runner.job import load_splits
     >>> fast = Job(data="digits", recipe="aug-ft", settings="quick", model="figure1", budget="1000step")
-    >>> equal_budget(fast, dataclasses.replace(fast, recipe="augmented"))
+    >>> equal_budget(fast, dataclasses.replace(fast, recipe="augmented"), load_splits(fast))
     '1325step'
     """
-    target = sum(steps * flops for steps, flops in _cost(other))
-    budget = sum(steps for steps, _ in _cost(job))
+
+    def prices(one: Job) -> list[Price]:
+        return plan_flops(resolve_job(one, splits), splits)
+
+    target = sum(steps * flops for steps, flops in prices(other))
+    budget = sum(steps for steps, _ in prices(job))
     for _ in range(3):  # phases have whole numbers of steps, so the second guess may differ by a few
-        spent = sum(steps * flops for steps, flops in _cost(dataclasses.replace(job, budget=f"{budget}step")))
+        spent = sum(steps * flops for steps, flops in prices(dataclasses.replace(job, budget=f"{budget}step")))
         budget = max(1, round(budget * target / spent))
     return f"{budget}step"
 
 
-def _cost(job: Job) -> list[tuple[int, int]]:
-    splits = load_splits(job)
-    return plan_flops(resolve_job(job, splits), splits)
+def spent(prices: Sequence[Price], step: int) -> int:
+    """FLOPs of the first `step` steps of a run.
+
+    >>> spent([(10, 5), (10, 1)], 12)
+    52
+    """
+    total = 0
+    for steps, flops in prices:
+        total += min(step, steps) * flops
+        step = max(0, step - steps)
+    return total
+
+
+def reached(trial: Path, target: float) -> int | None:
+    """The first step after which a run's validation accuracy was at least `target`; None: never."""
+    for line in (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["kind"] == "valid" and row["accuracy"] >= target:
+            return int(row["global_step"])
+    return None
+
+
+def final_validation(trial: Path) -> float:
+    """The validation accuracy that a run ended with."""
+    lines = map(json.loads, (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return float([row["accuracy"] for row in lines if row["kind"] == "valid"][-1])
