@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.monitor import Monitor
 from augend.runner.optimizer import build_optimizer, load_optimizer, save_optimizer
+from augend.runner.stop import Stop
 from augend.stages.average import Average
 
 __all__ = ["Keeper", "Listener", "silent"]
@@ -105,7 +104,7 @@ class Keeper:
         self.rate = 1.0
         self._restored: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
-        self._signal: int | None = None
+        self.stop = Stop()
         self._agreed: int | None = None
         self.monitor: Monitor | None = None
         if plan.monitor is not None and fabric.is_global_zero:
@@ -282,7 +281,7 @@ class Keeper:
         """Numbers of the whole batch; on several ranks their means, and whether any rank was asked to stop."""
         if self.fabric.world_size == 1:
             return {name: float(value) for name, value in values.items()}
-        asked = torch.tensor(float(self._signal or 0), device=self.fabric.device)
+        asked = torch.tensor(float(self.stop.asked or 0), device=self.fabric.device)
         gathered = self.fabric.all_gather(torch.stack([*values.values(), asked]))
         self._agreed = int(gathered[:, -1].max()) or None
         return {name: float(gathered[:, number].mean()) for number, name in enumerate(values)}
@@ -417,31 +416,11 @@ class Keeper:
 
     def _asked(self) -> int | None:
         """The signal that asks the run to stop; several ranks agree on it at each line of metrics, and stop together."""
-        return self._signal if self.fabric.world_size == 1 else self._agreed
+        return self.stop.asked if self.fabric.world_size == 1 else self._agreed
 
     def stopping(self) -> bool:
         """Whether a signal asked the run to stop (looked at between the chunks of a cache, too)."""
         return self._asked() is not None
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and SIGUSR1 ask the run to stop at the next step; a second Ctrl-C stops at once."""
-
-        def heard(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._signal = number
-
-        wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-        try:
-            before = {number: signal.signal(number, heard) for number in wanted}
-        except ValueError:  # not the main thread: whoever started it handles signals
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _no_better(state: dict[str, Any], value: float, watch: str, delta: float) -> int:

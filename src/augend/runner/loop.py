@@ -52,7 +52,7 @@ def run(
     splits = {role: split.to(fabric.device) for role, split in splits.items()}
     keeper = Keeper(plan, splits, folder, seed=seed, hardware=hardware, fabric=fabric, listen=listen)
     keeper.restore()
-    with keeper.signals():
+    with keeper.stop.listening():
         for number in range(keeper.at.phase, len(plan.phases)):
             spec = keeper.begin(number)
             assert spec.steps is not None

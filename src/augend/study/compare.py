@@ -20,6 +20,7 @@ from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe
 from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.stop import Stop
 from augend.study import results
 from augend.study.evidence import read_json
 from augend.study.pool import Pool
@@ -267,30 +268,26 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
 
     from augend import report
 
-    lock = RunFolder(study.path)
+    lock, stop = RunFolder(study.path), Stop()
     lock.lock()
-    asked: list[int] = []
-    before = _signals(lambda number, frame: asked.append(number))
     try:
         pending = study.pending
         if pending:
-            with Pool(study.path, workers_for(study)) as pool:
+            with stop.listening(), Pool(study.path, workers_for(study)) as pool:
                 for event in pool.run(pending):
                     listen(event)
-                    if asked:
+                    if stop.asked:
                         listen({"trial": "", "kind": "note", "text": "saving the trials that are running"})
                         pool.stop()
                         break
         gathered = results.write(study.path)
         leave_model(study.path, gathered)
         report.write(study.path, gathered)
-        if asked:
-            code = 130 if asked[0] == signal.SIGINT else 75
+        if stop.asked:
+            code = 130 if stop.asked == signal.SIGINT else 75
             raise Saved(f"stopped; finished trials are kept. Continue with: augend compare --out {study.path}", code)
         return gathered
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         lock.unlock()
 
 
@@ -312,16 +309,6 @@ def resolvable(study: Study) -> float | None:
     fixed = bool(record["fixed_test"])
     prior = statistics.guess(study.request.repeats, evaluated=record["n_test"], trained=record["n_train"], fixed=fixed)
     return statistics.resolvable(prior)
-
-
-def _signals(heard: Callable[[int, Any], None]) -> dict[int, Any]:
-    import signal
-
-    wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    try:
-        return {number: signal.signal(number, heard) for number in wanted}
-    except ValueError:  # called from another thread: whoever owns the main one handles signals
-        return {}
 
 
 def compare(
