@@ -285,10 +285,19 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
         report.write(study.path, gathered)
         if stop.asked:
             code = 130 if stop.asked == signal.SIGINT else 75
-            raise Saved(f"stopped; finished trials are kept. Continue with: augend compare --out {study.path}", code)
+            raise Saved(f"stopped; finished trials are kept. Continue with: {again(study)}", code)
         return gathered
     finally:
         lock.unlock()
+
+
+def again(study: Study) -> str:
+    """The command that continues a study."""
+    out = shlex.quote(str(study.path))
+    about = study.record.get("reproduces")
+    if about is None:
+        return f"augend compare --out {out}"
+    return f"augend reproduce {about['table']} --protocol {about['protocol']} --out {out}"
 
 
 def leave_model(study: Path, gathered: Mapping[str, Any]) -> None:
