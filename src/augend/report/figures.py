@@ -52,7 +52,11 @@ def _rows_curves(figure: Figure, study: Path, found: dict[str, Any], asked: dict
     if not named or not curves(figure, {**results, "recipes": named}, "steps"):
         return ""
     seeds = min(found["rows"][row]["repeats"] for row in rows)
-    return f"{asked['title']}: mean of {seeds} seeds, band from least to most."
+    return f"{asked['title']}: {_mean(seeds)}."
+
+
+def _mean(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds, band from least to most"
 
 
 def _lines(study: Path, row: str, kind: str) -> list[list[dict[str, Any]]]:
@@ -87,7 +91,7 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
     axes.set_xlabel("training steps")
     axes.set_ylabel(asked.get("label", asked["value"]))
     place(figure, axes)
-    return f"{asked['title']}: mean of {seeds} seeds, band from least to most; dashed: where a phase ends."
+    return f"{asked['title']}: {_mean(seeds)}; dashed: where a phase ends."
 
 
 def _copies(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
