@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -124,7 +126,7 @@ def random_triplets(ids: Tensor, generator: torch.Generator | None = None) -> _T
     return _mined(torch.zeros(len(ids), 1, device=ids.device), ids, _uniform(ids, generator), "random", 1.0)
 
 
-class _Triplet(RowTerm):
+class _Triplet(RowTerm, ABC):
     """Mines triplets with every row an anchor; what a triplet loses is the subclass's."""
 
     coupled = True
@@ -157,9 +159,9 @@ class _Triplet(RowTerm):
         to_negative = apart.gather(1, negative[:, None]).squeeze(1)
         return self.reduced(self.lost(to_positive, to_negative, valid) * valid)
 
+    @abstractmethod
     def lost(self, positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
         """What each anchor loses, ``(N,)``, from its two distances ``(N,)``."""
-        raise NotImplementedError
 
 
 class SoftMarginTriplet(_Triplet):
