@@ -128,6 +128,20 @@ def test_another_table_does_not_go_into_its_folder(reproduced: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
+        (["--budget", "70step"], "with budget '60step'"),
+        (["--seed", "3"], "with seed 0"),
+        (["--rows", "plain"], "--rows"),
+    ],
+)
+def test_what_a_study_was_made_with_stands(arguments: list[str], fragment: str, reproduced: Path) -> None:
+    done = run(*SMALL[:3], *arguments, "--out", str(reproduced))
+    assert done.returncode == 2 and fragment in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
         (["factoring/tabel-1"], "did you mean 'factoring/table-1'"),
         (["factoring/table-1", "--protocol", "author"], "did you mean 'authors'"),
         ([*SMALL, "--rows", "plian"], "did you mean 'plain'"),

@@ -185,7 +185,7 @@ class Resolving:
         )
 
     def _monitor(self, networks: Mapping[str, NetworkPlan]) -> MonitorPlan | None:
-        """The settings' monitor as a phase that trains nothing; None too where this recipe lacks what it looks at."""
+        """The settings' monitor as a phase that trains nothing; a recipe without the networks it looks at is refused."""
         asked = self.settings.monitor
         if asked is None:
             return None

@@ -51,7 +51,12 @@ def open_reproduction(
         before = read_json(out / "study.json").get("reproduces")
         if before is None or before["table"] != name or protocol not in (None, before["protocol"]):
             raise AugendError(f"{out}: holds another study than {name}; give another --out")
-        return open_study(out, {"repeats": repeats, "root": given.get("root")}, command)
+        known = [recipe["name"] for recipe in read_json(out / "study.json")["recipes"]]
+        if rows is not None and set(rows) != set(known):
+            raise AugendError(
+                f"{out}: this study has the rows {', '.join(known)}; leave --rows out to continue it, or give another --out"
+            )
+        return open_study(out, {"repeats": repeats, **given}, command)
     table = load_table(name)
     protocol = protocol or next(iter(table.protocols))
     if protocol not in table.protocols:
