@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from augend.study import statistics
+from augend.study.evidence import _scored
 from augend.study.statistics import estimate, guess, picture_variance, pictures_needed, probabilities, resolvable
 from fixture_study import outcomes
 
@@ -167,3 +168,14 @@ def test_the_guess_is_of_the_right_size() -> None:
     assert spread is not None
     assert abs(np.std(differences) / spread - 1) < 1 / 3
     assert statistics.DISAGREEMENT == 0.10
+
+
+def test_rotated_copies_are_known_by_their_ids() -> None:
+    ids = np.array(["digits/01@-15", "digits/01@+0", "cat@2x.png", "digits/02"])
+    rows = {
+        "ids": ids,
+        "labels": np.zeros(4, np.int64),
+        "probabilities": np.full((4, 2), 0.5, np.float32),
+        "split": np.array(["test"] * 4),
+    }
+    assert _scored(rows, "test").shows.tolist() == ["cat@2x.png", "digits/01", "digits/01", "digits/02"]
