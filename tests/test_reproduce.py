@@ -12,8 +12,10 @@ import pytest
 
 from augend import AugendError
 from augend.recipes.resolve import check
+from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
+from augend.study.reach import Price, reached, spent
 from augend.study.reproduce import verdict
 from augend.study.statistics import Estimate, estimate
 from augend.study.tables import known_tables, load_table, recipe_text
@@ -110,6 +112,38 @@ def test_numbers_are_those_of_the_predictions(reproduced: Path) -> None:
     assert claim["difference"]["mean"] == pytest.approx(against["mean"], abs=1e-12)
     assert claim["flops_ratio"] < 0.9 and claim["at_equal_cost"]["rows"] == ["aug-ft", "augmented"]
     assert found["complete"] and (reproduced / "reproduction.md").is_file()
+
+
+def test_seconds_of_a_quiet_bench_stand_beside_the_flops(reproduced: Path) -> None:
+    """0.5 ms a plain step, 0.1 above a cached trunk, 2 ms to fill it: the shares follow by hand."""
+    from augend.study.reproduce import gather
+
+    plain = {"steps": 30, "plain": 5e-4}
+    rows = {"plain": [{**plain, "steps": 60}], "augmented": [{**plain, "steps": 60}]}
+    rows["aug-ft"] = [plain, {"steps": 30, "plain": 4e-4, "cached": 1e-4, "fill": 2e-3}]
+    bench = reproduced / "seconds.json"
+    bench.write_text(json.dumps({"rows": rows}))
+    try:
+        found = gather(reproduced)
+        reach, page = found["rows"]["aug-ft"]["to_reference"], markdown(found)
+    finally:
+        bench.unlink()
+    assert reach["whole"]["seconds_plain"] == pytest.approx(27 / 30)
+    assert reach["whole"]["seconds_cached"] == pytest.approx((15 + 2 + 3) / 30)
+    assert reach["whole"]["flops"] == pytest.approx(found["claims"][0]["flops_ratio"], abs=0.2)
+    assert found["rows"]["augmented"]["to_reference"]["part"]["seconds_plain"] <= 1
+    assert "| Aug-FT | 60 |" in page and "seconds, cached trunk: to there" in page
+    assert "seconds, cached trunk" not in markdown(gather(reproduced))
+
+
+def test_the_part_of_a_run_that_counts(tmp_path: Path) -> None:
+    """A cache is paid when its phase begins, and the first line that is good enough ends the count."""
+    prices = [Price(10, 2.0), Price(10, 1.0, fill=5.0)]
+    assert [spent(prices, step) for step in (0, 10, 11, 20, None)] == [0, 20, 26, 35, 35]
+    rows = [("valid", 5, 0.3), ("train", 10, 0.9), ("valid", 10, 0.6), ("valid", 20, 0.5)]
+    lines = [json.dumps({"kind": kind, "global_step": step, "accuracy": value}) for kind, step, value in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert reached(tmp_path, 0.5) == 10 and reached(tmp_path, 0.7) is None
 
 
 def test_it_is_continued_and_extended(reproduced: Path) -> None:

@@ -43,13 +43,48 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
-def _reach(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _whole(reach: dict[str, Any] | None, kind: str) -> str:
+    value = None if reach is None else reach["whole"].get(kind)
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _part(reach: dict[str, Any] | None, kind: str) -> str:
+    """The share at which a row was as good as the reference in the end, and how many of its seeds ever were."""
+    if reach is None or kind not in reach["part"]:
         return "–"
-    if found["flops"] is None:
-        return f"never in {found['of']}"
-    return f"{found['flops']:.2f}" + (
-        f" ({found['reached']} of {found['of']})" if found["reached"] < found["of"] else ""
+    if reach["part"][kind] is None:
+        return f"never in {reach['of']}"
+    few = f" ({reach['reached']} of {reach['of']})" if reach["reached"] < reach["of"] else ""
+    return f"{reach['part'][kind]:.2f}{few}"
+
+
+def _costs(found: dict[str, Any]) -> str:
+    """Seconds, where a quiet bench has timed the study's phases: whole runs, and parts up to the reference's accuracy."""
+    rows = found["rows"]
+    if not any(row["to_reference"] and "seconds_plain" in row["to_reference"]["whole"] for row in rows.values()):
+        return ""
+    reference = rows[found["reference"]]["called"]
+    kinds = {
+        "flops": "FLOPs, no cache",
+        "seconds_plain": "seconds, no cache",
+        "seconds_cached": "seconds, cached trunk",
+    }
+    head = [
+        "row",
+        "steps",
+        *(f"{what}: all" for what in kinds.values()),
+        *(f"{what}: to there" for what in kinds.values()),
+    ]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows.values():
+        reach = row["to_reference"]
+        cells = [row["called"], str(row["steps"])]
+        cells += [_whole(reach, kind) for kind in kinds] + [_part(reach, kind) for kind in kinds]
+        lines.append(_line(cells))
+    return (
+        f"Cost as shares of {reference}'s: of the whole run, and until a row's validation accuracy was {reference}'s last "
+        "(median over those seeds that got there, in steps of one curve point). Seconds: CPU seconds a step, one thread, "
+        "each phase alone on a quiet machine; with a cached trunk, filling it included.\n\n" + "\n".join(lines)
     )
 
 
@@ -86,7 +121,7 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
                     *(_level(row["levels"].get(split)) for split in columns),
                     "reference" if name == found["reference"] else _difference(against),
                     f"{row['flops'] / base:.2f}" if row["flops"] and base else "–",  # what was spent, caches used
-                    _reach(row["to_reference"]),
+                    _part(row["to_reference"], "flops"),
                     f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else ""),
                 ]
             )
@@ -99,6 +134,8 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
     reasons = [f"* `{name}`: {reason}" for name, row in found["rows"].items() for reason in row["failed"]]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
+    if costs := _costs(found):
+        parts.append(costs)
     if found["claims"]:
         head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
         lines = [_line(head), _line(["---"] * len(head))]

@@ -1,13 +1,11 @@
-"""Equal cost: what a recipe's phases cost a step, how long it must train to cost as much as another, what it cost to get
-as far as another did. FLOPs, counted as the ledger counts them, on meta copies; nothing is trained.
+"""Equal cost: what a recipe's phases cost a step, and how long it must train to cost as much as another. FLOPs, counted as
+the ledger counts them, on meta copies; nothing is trained.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from augend.data.pictures import Split
 from augend.randomness import Draws
@@ -16,14 +14,11 @@ from augend.runner.assembly import build_networks, stage
 from augend.runner.charge import step_cost
 from augend.runner.job import Job, resolve_job
 
-__all__ = ["Price", "equal_budget", "plan_flops", "reached"]
-
-Price = tuple[int, int]
-"""(steps, FLOPs a step) of a phase."""
+__all__ = ["equal_budget", "plan_flops"]
 
 
-def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[Price]:
-    """The price of every phase, nothing cached. Phases that end on a plateau count to their cap."""
+def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]:
+    """(steps, FLOPs a step) of every phase, nothing cached. Phases that end on a plateau count to their cap."""
     networks = build_networks(plan, splits, 0)
     found = []
     for spec in plan.phases:
@@ -43,7 +38,7 @@ def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
     '1325step'
     """
 
-    def prices(one: Job) -> list[Price]:
+    def prices(one: Job) -> list[tuple[int, int]]:
         return plan_flops(resolve_job(one, splits), splits)
 
     target = sum(steps * flops for steps, flops in prices(other))
@@ -52,31 +47,3 @@ def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
         spent = sum(steps * flops for steps, flops in prices(dataclasses.replace(job, budget=f"{budget}step")))
         budget = max(1, round(budget * target / spent))
     return f"{budget}step"
-
-
-def spent(prices: Sequence[Price], step: int) -> int:
-    """FLOPs of the first `step` steps of a run.
-
-    >>> spent([(10, 5), (10, 1)], 12)
-    52
-    """
-    total = 0
-    for steps, flops in prices:
-        total += min(step, steps) * flops
-        step = max(0, step - steps)
-    return total
-
-
-def reached(trial: Path, target: float) -> int | None:
-    """The first step after which a run's validation accuracy was at least `target`; None: never."""
-    for line in (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["kind"] == "valid" and row["accuracy"] >= target:
-            return int(row["global_step"])
-    return None
-
-
-def final_validation(trial: Path) -> float:
-    """The validation accuracy that a run ended with."""
-    lines = map(json.loads, (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return float([row["accuracy"] for row in lines if row["kind"] == "valid"][-1])

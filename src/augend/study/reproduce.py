@@ -1,7 +1,7 @@
 """Run a paper's table as a study, and say what stands: our numbers beside the printed ones, and a verdict on each claim.
 
 A table is a study like any other (`augend.study.compare`), so it is continued, extended by repeats and run as an array of
-trials in the same way. Seconds are not reported: trials run side by side. FLOPs are.
+trials in the same way. Its seconds are not those of its trials, which run side by side (`augend.study.reach`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from augend.checkpoint import write_json
 from augend.contract import AugendError
 from augend.names import nearest
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import load_splits
 from augend.study.compare import Request, Study, open_study
-from augend.study.equal import Price, equal_budget, final_validation, plan_flops, reached, spent
+from augend.study.equal import equal_budget
 from augend.study.evidence import Evidence, Record, read_json, read_record, read_trials
+from augend.study.reach import reaches
 from augend.study.statistics import Estimate
 from augend.study.tables import Claim, Row, Table, load_table, recipe_text
 
@@ -115,7 +114,7 @@ def gather(study: Path) -> dict[str, Any]:
     names = [recipe.name for recipe in evidence.recipes]
     splits = [split for split in protocol.columns if split in evidence.splits]
     failed = _failed(record)
-    reach = _reach(evidence)
+    reach = reaches(evidence)
     rows = {}
     for recipe in record.recipes:
         row = table.rows[recipe.name]
@@ -179,55 +178,6 @@ def _said(found: Estimate | None) -> dict[str, Any]:
 
 def _flops(evidence: Evidence, name: str) -> float:
     return float(evidence.trials[name, evidence.repeats(name)[0]].ledger["total"]["flops"])
-
-
-def _prices(record: Record) -> dict[str, list[Price]]:
-    """What each row's phases cost a step, nothing cached: counted once a study, and kept in ``flops.json``."""
-    path = record.folder / "flops.json"
-    if path.is_file():
-        found: dict[str, list[Price]] = {
-            row: [(steps, flops) for steps, flops in prices] for row, prices in read_json(path).items()
-        }
-        if set(found) == {recipe.name for recipe in record.recipes}:
-            return found
-    jobs = {
-        recipe.name: Job.from_json(read_json(record.folder / "trials" / f"{recipe.name}-r0" / "trial.json")["job"])
-        for recipe in record.recipes
-    }
-    splits = load_splits(next(iter(jobs.values())))
-    found = {row: plan_flops(resolve_job(job, splits), splits) for row, job in jobs.items()}
-    write_json(path, found)
-    return found
-
-
-def _reach(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """For each row, what it cost until its validation accuracy was the reference's last one of the same repeat.
-
-    FLOPs as parts of the reference's whole run, nothing cached: the median over the repeats that got there.
-    """
-    record, reference = evidence.record, evidence.record.reference
-    if not evidence.repeats(reference):
-        return {}
-    prices = _prices(record)
-    whole = sum(steps * flops for steps, flops in prices[reference])
-    found = {}
-    for recipe in evidence.recipes:
-        ratios, steps = [], []
-        repeats = evidence.repeats(recipe.name, reference)
-        for r in repeats:
-            step = reached(
-                evidence.trials[recipe.name, r].folder, final_validation(evidence.trials[reference, r].folder)
-            )
-            if step is not None:
-                steps.append(step)
-                ratios.append(spent(prices[recipe.name], step) / whole)
-        found[recipe.name] = {
-            "reached": len(ratios),
-            "of": len(repeats),
-            "flops": float(np.median(ratios)) if ratios else None,
-            "steps": float(np.median(steps)) if steps else None,
-        }
-    return found
 
 
 def _failed(record: Record) -> dict[str, list[str]]:

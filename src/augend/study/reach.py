@@ -1,0 +1,130 @@
+"""What it cost a row to get as far as the reference did: FLOPs, and seconds where a quiet bench has timed the phases.
+
+FLOPs count as the ledger counts them, with nothing cached. Seconds are never those of the study's own trials, which run side
+by side: they are seconds a step from ``seconds.json``, which ``bench/factoring_seconds.py`` writes, without and with caches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from augend.checkpoint import write_json
+from augend.runner.job import Job, load_splits, resolve_job
+from augend.study.equal import plan_flops
+from augend.study.evidence import Evidence, Record, read_json
+
+__all__ = ["Price", "Prices", "reaches"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What a phase costs: `steps` of `each`, and `fill` before the first one (a cache)."""
+
+    steps: int
+    each: float
+    fill: float = 0.0
+
+
+Prices = Sequence[Price]
+
+
+def spent(prices: Prices, step: int | None = None) -> float:
+    """What the first `step` steps of a run cost; None: all of them.
+
+    >>> spent([Price(10, 5), Price(10, 1, fill=3)], 12), spent([Price(10, 5), Price(10, 1)], 10)
+    (55.0, 50.0)
+    """
+    total = 0.0
+    left = sum(price.steps for price in prices) if step is None else step
+    for price in prices:
+        if left <= 0:
+            break
+        total += price.fill + min(left, price.steps) * price.each
+        left -= price.steps
+    return total
+
+
+def reached(trial: Path, target: float) -> int | None:
+    """The first step after which a run's validation accuracy was at least `target`; None: never."""
+    for line in _validations(trial):
+        if line["accuracy"] >= target:
+            return int(line["global_step"])
+    return None
+
+
+def _validations(trial: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["kind"] == "valid"]
+
+
+def _flops(record: Record) -> dict[str, Prices]:
+    """Counted once a study, and kept in ``flops.json``."""
+    path = record.folder / "flops.json"
+    names = {recipe.name for recipe in record.recipes}
+    stored = read_json(path) if path.is_file() else {}
+    if set(stored) != names:
+        jobs = {
+            name: Job.from_json(read_json(record.folder / "trials" / f"{name}-r0" / "trial.json")["job"])
+            for name in names
+        }
+        splits = load_splits(next(iter(jobs.values())))
+        stored = {row: plan_flops(resolve_job(job, splits), splits) for row, job in jobs.items()}
+        write_json(path, stored)
+    return {row: [Price(steps, flops) for steps, flops in prices] for row, prices in stored.items()}
+
+
+def _seconds(record: Record) -> dict[str, dict[str, Prices]]:
+    """``plain`` and ``cached``, each row's phases in seconds; empty without a bench of this study."""
+    path = record.folder / "seconds.json"
+    rows = read_json(path)["rows"] if path.is_file() else {}
+    if not {recipe.name for recipe in record.recipes} <= set(rows):
+        return {}
+    plain: dict[str, Prices] = {row: [Price(p["steps"], p["plain"]) for p in phases] for row, phases in rows.items()}
+    cached: dict[str, Prices] = {
+        row: [
+            Price(p["steps"], p["cached"], p["fill"]) if "cached" in p else Price(p["steps"], p["plain"])
+            for p in phases
+        ]
+        for row, phases in rows.items()
+        if any("cached" in p for p in phases)
+    }
+    return {"plain": plain, "cached": cached}
+
+
+def reaches(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """For each row: the price of its whole run, and of the part until it had the reference's last validation accuracy.
+
+    All are parts of the price of the reference's whole run, without caches; of the parts the median over those repeats that
+    got there, each against the same repeat of the reference.
+    """
+    record, reference = evidence.record, evidence.record.reference
+    if not evidence.repeats(reference):
+        return {}
+    kinds = {"flops": _flops(record), **{f"seconds_{how}": rows for how, rows in _seconds(record).items()}}
+    base = {kind: spent(kinds[kind.replace("_cached", "_plain")][reference]) for kind in kinds}
+    found: dict[str, dict[str, Any]] = {}
+    for recipe in evidence.recipes:
+        repeats = evidence.repeats(recipe.name, reference)
+        steps = []
+        for r in repeats:
+            target = _validations(evidence.trials[reference, r].folder)[-1]["accuracy"]
+            steps.append(reached(evidence.trials[recipe.name, r].folder, target))
+        there = [step for step in steps if step is not None]
+        mine = {kind: rows[recipe.name] for kind, rows in kinds.items() if recipe.name in rows}
+        found[recipe.name] = {
+            "reached": len(there),
+            "of": len(repeats),
+            "steps": float(np.median(there)) if there else None,
+            "whole": {kind: spent(prices) / base[kind] for kind, prices in mine.items()},
+            "part": {
+                kind: float(np.median([spent(prices, step) for step in there])) / base[kind] if there else None
+                for kind, prices in mine.items()
+            },
+        }
+    return found
