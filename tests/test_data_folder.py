@@ -15,7 +15,7 @@ from PIL import Image
 from augend.contract import AugendError
 from augend.data import Split, load
 from augend.data.decode import decode_file
-from augend.data.folder import folder
+from augend.data.own import own
 
 ROOT = os.environ.get("AUGEND_DATA")
 needs_pictures = pytest.mark.skipif(
@@ -157,7 +157,7 @@ def test_nasty_files_are_left_out_and_counted(tmp_path: Path) -> None:
     (data / "empty").mkdir()
     write(data / "loose.png")
     seen: list[tuple[int, int]] = []
-    split = folder(data, 16, progress=lambda done, total: seen.append((done, total)))
+    split = own(data, 16, progress=lambda done, total: seen.append((done, total)))
     assert split.classes == ("birnen & co", "Äpfel", "桃")
     everything = {*split.train.ids, *split.valid.ids, *split.test.ids}
     assert len(everything) == 16 and "桃/LIES.PNG" in everything and "Äpfel/0.png" in everything
@@ -173,58 +173,80 @@ def test_grey_sets_have_one_channel_mixed_sets_three(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(4):
-            halves(left=60 * i).save(tmp_path / "data" / name / f"{i}.png")
-    grey = folder(tmp_path / "data", 64)
+            halves(60 * i, 20 if name == "a" else 40).save(tmp_path / "data" / name / f"{i}.png")
+    grey = own(tmp_path / "data", 64)
     assert grey.shape == (1, 64, 64) and "colour" not in grey.traits
     i = next(i for i, name in enumerate(grey.train.ids) if name.endswith("3.png"))
-    assert grey.train.pixels[i, 0, 0, 0] == 180 and grey.train.pixels[i, 0, 0, 63] == 20
+    assert grey.train.pixels[i, 0, 0, 0] == 180 and grey.train.pixels[i, 0, 0, 63] in (20, 40)
     write(tmp_path / "data" / "b" / "red.png")
-    assert folder(tmp_path / "data", 64).shape == (3, 64, 64)
+    assert own(tmp_path / "data", 64).shape == (3, 64, 64)
 
 
 def digest_of(split: Split) -> str:
     return split.digest + split.ids_digest
 
 
-def test_decoded_once_and_anew_when_a_file_changes(tmp_path: Path, own_cache: Path) -> None:
+def test_decoded_once_and_only_what_changed_anew(tmp_path: Path, own_cache: Path) -> None:
     data = fill(tmp_path / "data", {"a": 6, "b": 6})
     (data / "a" / "text.png").write_text("no picture")
-    calls: list[int] = []
+    calls: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
-        calls.append(done)
+        calls.append((done, total))
 
-    first = folder(data, 16, progress=progress)
-    assert calls == [13] and sorted(p.suffix for p in own_cache.iterdir()) == [".json", ".npy"]
-    again = folder(data, 16, progress=progress)
-    assert calls == [13] and digest_of(again) == digest_of(first) and again.notes == first.notes
-    assert digest_of(folder(data, 16, cache=tmp_path / "other")) == digest_of(first)
+    def files_decoded() -> int:
+        text = next(own_cache.glob("*/index.jsonl")).read_text()
+        return len(text.splitlines())
 
-    entry = next(own_cache.glob("*.npy"))
-    entry.write_bytes(entry.read_bytes()[:-100])  # a damaged entry is decoded anew
-    assert digest_of(folder(data, 16, progress=progress)) == digest_of(first) and calls == [13, 13]
-    next(own_cache.glob("*.json")).write_text("{")
-    assert digest_of(folder(data, 16, progress=progress)) == digest_of(first) and calls == [13, 13, 13]
+    first = own(data, 16, progress=progress)
+    assert calls == [(13, 13)] and files_decoded() == 13
+    again = own(data, 16, progress=progress)
+    assert len(calls) == 1 and digest_of(again) == digest_of(first) and again.notes == first.notes
+    assert digest_of(own(data, 16, cache=tmp_path / "other")) == digest_of(first)
 
     write(data / "b" / "0.png", (1, 2, 3))
     os.utime(data / "b" / "0.png", ns=(time.time_ns(), time.time_ns() + 5))
-    changed = folder(data, 16, progress=progress)
-    assert changed.digest != first.digest and changed.ids_digest == first.ids_digest and len(calls) == 4
+    write(data / "b" / "new.png", (9, 2, 200))
+    changed = own(data, 16, progress=progress)
+    assert calls[1:] == [(14, 14)] and files_decoded() == 15  # one line for each of the two
+    assert changed.digest != first.digest and "b/new.png" in {i for p in changed.pieces().values() for i in p.ids}
+    assert digest_of(own(data, 16, cache=tmp_path / "third")) == digest_of(changed)
+
+
+def test_a_damaged_cache_is_mended(tmp_path: Path, own_cache: Path) -> None:
+    data = fill(tmp_path / "data", {"a": 6, "b": 6})
+    calls: list[tuple[int, int]] = []
+
+    def again() -> str:
+        return digest_of(own(data, 16, progress=lambda done, total: calls.append((done, total))))
+
+    first = again()
+    rows, index = (next(own_cache.glob(f"*/{name}")) for name in ("rows.u8", "index.jsonl"))
+    rows.write_bytes(rows.read_bytes()[:-100])  # the last row is cut: it alone is decoded anew
+    assert again() == first and again() == first and calls == [(12, 12), (12, 12)]
+    assert len(index.read_text().splitlines()) == 12
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join([*lines[:4], "{\n", *lines[5:11], lines[11][:20]]))
+    assert again() == first and len(calls) == 3
+    index.unlink()
+    assert again() == first and len(calls) == 4
+    rows.unlink()
+    assert again() == first and len(calls) == 5
 
 
 def test_pixels_handed_out_cannot_change_the_cache(tmp_path: Path) -> None:
     data = fill(tmp_path / "data", {"a": 4, "b": 4})
-    first = folder(data, 8)
+    first = own(data, 8)
     digest = first.digest
     first.train.pixels.zero_()
-    assert folder(data, 8).digest == digest
+    assert own(data, 8).digest == digest
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     data = fill(tmp_path / "data", {"a": 4, "b": 4})
     (tmp_path / "file").touch()
     with pytest.raises(AugendError, match="AUGEND_CACHE"):
-        folder(data, 8, cache=tmp_path / "file" / "cache")
+        own(data, 8, cache=tmp_path / "file" / "cache")
 
 
 @pytest.mark.parametrize(
@@ -239,9 +261,9 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_pieces_of_the_folders_own(tmp_path: Path, pieces: dict[str, int], sizes: list[int], fixed: bool) -> None:
     for piece, n in pieces.items():
         fill(tmp_path / "data" / piece, {"a": n, "b": n})
-    split = folder(tmp_path / "data", 8)
+    split = own(tmp_path / "data", 8)
     assert [len(p) for p in split.pieces().values()] == sizes and split.fixed_test is fixed
-    again = folder(tmp_path / "data", 8, repeat=1)
+    again = own(tmp_path / "data", 8, repeat=1)
     assert (again.test.ids == split.test.ids) is fixed
     assert (again.valid.ids == split.valid.ids) is ("validation" in pieces)
     if fixed:
@@ -251,7 +273,7 @@ def test_pieces_of_the_folders_own(tmp_path: Path, pieces: dict[str, int], sizes
 
 
 def test_train_may_be_a_class(tmp_path: Path) -> None:
-    assert folder(fill(tmp_path / "data", {"train": 5, "car": 5}), 8).classes == ("car", "train")
+    assert own(fill(tmp_path / "data", {"train": 5, "car": 5}), 8).classes == ("car", "train")
 
 
 def test_words_go_before_folders_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +326,7 @@ def broken(kind: str, base: Path) -> Path:
     ("kind", "says"),
     [
         ("empty", "no pictures in class folders"),
-        ("file", "not a folder"),
+        ("file", "neither a folder"),
         ("loose", "1 lie loose"),
         ("single", "only one class, 'only'"),
         ("few", "'few' has too few"),

@@ -223,7 +223,7 @@ def test_absent_and_offline_is_one_line(word: str, tmp_path: Path, monkeypatch: 
     ("text", "says"),
     [
         ("cifr10", "did you mean 'cifar10'"),
-        ("no/such/folder", "neither a folder nor a known set"),
+        ("no/such/folder", "neither a folder, nor a table, nor a known set"),
         ("digits:", "cannot read ''"),
         ("digits:train", "cannot read 'train'"),
         ("digits:train=", "cannot read 'train='"),

@@ -1,4 +1,4 @@
-"""From what a user writes to a `Split`: a known word with options, or a folder."""
+"""From what a user writes to a `Split`: a known word with options, a folder, or a table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from augend import names
 from augend.contract import AugendError
-from augend.data.decode import Progress
-from augend.data.folder import folder
+from augend.data.cache import Progress
+from augend.data.own import own
 from augend.data.pictures import Split
 from augend.data.splits import Amount
 
@@ -78,22 +78,28 @@ def load(
     train: int | None = None,
     valid: Amount | None = None,
     traits: frozenset[str] | None = None,
+    group: str | None = None,
+    fit: str = "crop",
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Split:
     """The data set that a user names, split.
 
     Args:
         text: a known word, perhaps with options, ``cifar10:train=2000,valid=500``; or the path of a folder of class
-            folders. A word goes before a folder of the same name, which is ``./NAME``.
+            folders, or of a table of paths and labels (.csv, .tsv). A word goes before a folder of the same name, which is
+            ``./NAME``.
         root: the folder of downloaded sets (``--data-root``), by default ``AUGEND_DATA``.
         seed, repeat: what the split is drawn with; the same two give the same split anywhere.
         size: side of the pictures in pixels; by default a set's own, 64 for a folder.
         train, valid: how many pictures (`valid`: or which fraction); they go before options in `text`.
         traits: what labels survive, where the set's own answer is wrong (a folder of arrows survives no flip).
-        progress: called with (files done, files in all) while a folder is decoded.
+        group, fit, memory: of a folder or table, see `augend.data.own.own`: what belongs together beside copies and bursts,
+            ``crop`` or ``pad``, and how many bytes of decoded pictures are kept in memory.
+        progress: called with (files done, files in all) while a folder or table is decoded.
 
     Raises:
-        AugendError: one line, where the word, an option or the folder is not there or not right.
+        AugendError: one line, where the word, an option, the folder or the table is not there or not right.
 
     Example:
         >>> split = load("digits:train=100", seed=1)
@@ -104,6 +110,11 @@ def load(
     written = str(text)
     word = written.partition(":")[0]
     if isinstance(text, str) and word in names.known("data"):
+        for option, value, default in (("group", group, None), ("fit", fit, "crop")):
+            if value != default:
+                raise AugendError(
+                    f"data {written!r}: --{option} {value} is for folders and tables of pictures; leave it out"
+                )
         _, options = parsed(written)
         context = {"root": root, "seed": seed, "repeat": repeat, "progress": progress}
         split = _called(written, word, {**options, **given}, context)
@@ -113,8 +124,11 @@ def load(
     if not path.exists():
         words = names.known("data")
         near = names.nearest(word, words)
-        raise AugendError(f"data {written!r}: neither a folder nor a known set{near} (known: {', '.join(words)})")
+        raise AugendError(
+            f"data {written!r}: neither a folder, nor a table, nor a known set{near} (known: {', '.join(words)})"
+        )
     if size is not None:
         given["size"] = size
-    split = folder(path, **given, traits=traits, seed=seed, repeat=repeat, progress=progress)
+    given |= {"traits": traits, "group": group, "fit": fit, "memory": memory}
+    split = own(path, **given, seed=seed, repeat=repeat, progress=progress)
     return dataclasses.replace(split, name=written)

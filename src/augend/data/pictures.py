@@ -1,7 +1,7 @@
-"""Pictures in memory, and a data set cut into train, validation and test.
+"""Pictures, and a data set cut into train, validation and test.
 
-Pictures stay uint8 and resident on the device; `fetch` turns the numbers that an order picked into pixels. Conversion
-to float, augmentation and normalisation come later and belong to others.
+Pictures stay uint8 and resident on the device, or in their file where they are too many; `fetch` turns the numbers that
+an order picked into pixels. Conversion to float, augmentation and normalisation come later and belong to others.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from augend.contract import AugendError
+from augend.data.rows import StoredPixels, chunk_of, resized_pixels
 from augend.data.splits import Amount, stratified
 from augend.randomness import Draws
 
@@ -27,17 +27,17 @@ __all__ = ["TRAITS", "Pictures", "Split"]
 #: What a label may survive: a set's `traits` are a subset of these.
 TRAITS = frozenset({"hflip", "vflip", "colour", "rotate", "crop"})
 
-_CHUNK = 1024  # pictures converted at once: bounds what statistics and resizing need beside the pictures themselves
-
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Labelled pictures of one shape, on one device.
 
     Attributes:
-        pixels: uint8 ``(N, C, H, W)``, 0 to 255.
+        pixels: uint8 ``(N, C, H, W)``, 0 to 255. Of a streamed set it is an `augend.data.rows.StoredPixels`, which answers
+            shape, slices and `index_select` as a tensor does; nothing else should be asked of it.
         labels: int64 ``(N,)``, class numbers.
         ids: a name for every picture that stays the same over runs and machines (a path relative to the data, say).
+        groups: int64 ``(N,)`` or None: pictures of one number belong together and never cross a split.
 
     Example:
         >>> pictures = Pictures(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b", "c"))
@@ -48,6 +48,7 @@ class Pictures:
     pixels: Tensor
     labels: Tensor
     ids: tuple[str, ...]
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
@@ -70,16 +71,40 @@ class Pictures:
 
     def to(self, device: torch.device | str) -> Pictures:
         """The same pictures on a device (itself when they are there)."""
-        return Pictures(self.pixels.to(device), self.labels.to(device), self.ids)
+        return Pictures(self.pixels.to(device), self.labels.to(device), self.ids, self.groups)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the pixels stay in their file, and only what is fetched comes into memory."""
+        return isinstance(self.pixels, StoredPixels)
+
+    def resident(self) -> Pictures:
+        """The same pictures in memory."""
+        return Pictures(self.pixels[:], self.labels, self.ids, self.groups) if self.streamed else self
+
+    def joined(self, other: Pictures) -> Pictures:
+        """These pictures and then the other ones, still in their file where both are."""
+        one, two = cast(Any, self.pixels), cast(Any, other.pixels)
+        both = one.joined(two) if self.streamed and other.streamed else torch.cat([one[:], two[:]])
+        groups = None if self.groups is None or other.groups is None else torch.cat([self.groups, other.groups])
+        return Pictures(both, torch.cat([self.labels, other.labels]), (*self.ids, *other.ids), groups)
+
+    def parts(self) -> Iterator[Tensor]:
+        """The pixels in order, uint8 ``(n, C, H, W)`` at a time, at most 4 MB."""
+        size = chunk_of(self.shape)
+        for begin in range(0, len(self), size):
+            yield self.pixels[begin : begin + size]
 
     def take(self, index: Tensor | Sequence[int]) -> Pictures:
-        """A copy of some pictures, in the order of their numbers `index`, ``(n,)``."""
+        """A copy of some pictures, in the order of their numbers `index`, ``(n,)``; streamed pictures stay in their file."""
         number = torch.as_tensor(index, dtype=torch.int64).cpu()
-        here = number.to(self.pixels.device)
+        here = number.to(self.labels.device)
+        pixels: Any = self.pixels
         return Pictures(
-            self.pixels.index_select(0, here),
+            pixels.take(number) if self.streamed else pixels.index_select(0, here),
             self.labels.index_select(0, here),
             tuple(self.ids[i] for i in number.tolist()),
+            None if self.groups is None else self.groups.index_select(0, number),
         )
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +117,11 @@ class Pictures:
             Pixels, uint8 ``(rows, sources, C, H, W)``, and labels, int64 ``(rows, sources)``, both on the pictures'
             device.
         """
-        flat = index.reshape(-1).to(self.pixels.device)
+        flat = index.reshape(-1)
+        flat = flat.cpu() if self.streamed else flat.to(self.labels.device)
         pixels = self.pixels.index_select(0, flat)
-        return pixels.view(*index.shape, *pixels.shape[1:]), self.labels.index_select(0, flat).view(index.shape)
+        labels = self.labels.index_select(0, flat.to(self.labels.device))
+        return pixels.view(*index.shape, *pixels.shape[1:]), labels.view(index.shape)
 
     def resized(self, side: int) -> Pictures:
         """The same pictures with a short side of `side` pixels: bilinear, antialiased if smaller, rounded to uint8."""
@@ -105,15 +132,9 @@ class Pictures:
         target = (round(height * side / short), round(width * side / short))
         if target == (height, width):
             return self
-        parts = [
-            functional.interpolate(part.float(), size=target, mode="bilinear", antialias=True)
-            .round_()
-            .clamp_(0, 255)
-            .to(torch.uint8)
-            for part in torch.split(self.pixels, _CHUNK)
-        ]
-        empty = self.pixels.new_empty(0, self.pixels.shape[1], *target)
-        return Pictures(torch.cat([empty, *parts]), self.labels, self.ids)
+        pixels: Any = self.pixels
+        smaller = pixels.resized(target) if self.streamed else resized_pixels(pixels, target)
+        return Pictures(cast(Tensor, smaller), self.labels, self.ids, self.groups)
 
     def counts(self, classes: int) -> list[int]:
         """How many pictures each of `classes` classes has."""
@@ -134,6 +155,7 @@ class Split:
         held: pieces cut from train under a name of their own (`hold`).
         fixed_test: whether the test set is the same in every repeat (the set's own), or was redrawn.
         seed, repeat: what the split was drawn with.
+        fit: how pictures of other shapes become squares, "crop" or "pad".
         notes: one line each, for the user: what was left out, how the folder was understood.
     """
 
@@ -149,6 +171,7 @@ class Split:
     seed: int = 0
     repeat: int = 0
     notes: tuple[str, ...] = ()
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         unknown = sorted(self.traits - TRAITS)
@@ -180,7 +203,7 @@ class Split:
         # Integers all the way to the last division: the same floats for any chunk, device and number of threads.
         total = torch.zeros(self.shape[0], dtype=torch.int64)
         squares = torch.zeros_like(total)
-        for part in torch.split(self.train.pixels, _CHUNK):
+        for part in self.train.parts():
             wide = part.to(torch.int32)
             total += wide.sum((0, 2, 3), dtype=torch.int64).cpu()
             squares += (wide * wide).sum((0, 2, 3), dtype=torch.int64).cpu()
@@ -205,7 +228,8 @@ class Split:
         digest = hashlib.blake2b(digest_size=16)
         for piece, pictures in self.pieces().items():
             digest.update(f"{piece} {tuple(pictures.pixels.shape)}\n".encode(errors="surrogateescape"))
-            digest.update(pictures.pixels.cpu().contiguous().numpy().data)
+            for part in pictures.parts():
+                digest.update(part.cpu().contiguous().numpy().data)
             digest.update(pictures.labels.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -239,7 +263,7 @@ class Split:
         )
 
     def hold(self, parts: Mapping[str, Amount]) -> Split:
-        """Cut named pieces from train, stratified, drawn with the split's own seed and repeat.
+        """Cut named pieces from train, stratified, drawn with the split's own seed and repeat; groups stay together.
 
         Args:
             parts: name -> number of pictures (int) or fraction of train (float), as ``hold: {external: 10%}``.
@@ -251,7 +275,9 @@ class Split:
             (971, 108)
         """
         draws = Draws(self.seed, "data/hold/" + "/".join(parts), self.repeat)
-        index = stratified(self.train.labels, (None, *parts.values()), draws, what=f"{self.name}: hold")
+        index = stratified(
+            self.train.labels, (None, *parts.values()), draws, what=f"{self.name}: hold", groups=self.train.groups
+        )
         held = {name: self.train.take(part) for name, part in zip(parts, index[1:], strict=True)}
         return dataclasses.replace(self, train=self.train.take(index[0]), held={**self.held, **held})
 
