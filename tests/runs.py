@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from augend.checkpoint import read
 from augend.data import Split, load
 from augend.recipes import roles
-from augend.runner import keeper
+from augend.runner import fitting, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resume, start
+from augend.stages import fit
 
 ONE_THREAD = Hardware(threads=1)
 SMALL = "digits:train=200,valid=40,test=60"
@@ -59,14 +61,46 @@ def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:
     return monkeypatch.undo
 
 
+def killed_in(place: str, count: int, monkeypatch: Any) -> Callable[[], None]:
+    """From now on the run dies in a phase that is fitted: in the COUNTth batch that is embedded ("embedding"), after the
+    COUNTth penalty that is tried ("fitting"), or when the weights stand and nothing is saved ("fitted")."""
+    monkeypatch.setattr(keeper, "SAVE_SECONDS", 0.0)
+    left = [count]
+
+    def counted() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+
+    def after(owner: Any, name: str) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def wrapped(*args: Any) -> Any:
+            result = original(*args)
+            if not (isinstance(result, torch.Tensor) and result.is_meta):  # a copy whose FLOPs are counted
+                counted()
+            return result
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    if place == "embedding":
+        after(fitting.Embedder, "forward")
+    elif place == "fitting":
+        after(fit, "_chosen")
+    else:
+        after(keeper.Keeper, "fitted")
+    return monkeypatch.undo
+
+
 def finish(folder: Path) -> dict[str, Any]:
     job = Job.from_json(RunFolder(folder).read("run.json")["job"])
     return resume(folder, splits=splits_of(job))
 
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:
-    newest = RunFolder(folder).checkpoints.paths()[0]
-    return read(newest)[0]
+    """Weights, optimizer, averages and order; a finished trial of a study has the model's weights alone."""
+    newest = RunFolder(folder).checkpoints.paths()
+    return read(newest[0])[0] if newest else load_file(folder / "model.safetensors")
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -11,41 +11,53 @@ import torch
 import augend
 from augend.data import load as load_data
 from augend.randomness import Draws
-from augend.recipes import known
+from augend.recipes import Plan, known, resolved_words
 from augend.runner.assembly import build_networks, stage
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, resolve_job
-from runs import SMALL, Killed, finish, killed_at, same_run, splits_of, train
+from runs import SMALL, Killed, finish, killed_at, killed_in, same_run, splits_of, train
 
 RECIPES = sorted(recipe.name for recipe in known())
 BUDGET = 24
 
 
+def _model(recipe: str) -> str | None:
+    """The data's own network, or one that takes pictures of any size where a phase changes it."""
+    return "small" if any("size" in phase for phase in resolved_words(recipe)["phases"]) else None
+
+
 def _job(recipe: str) -> Job:
-    return Job(data=SMALL, recipe=recipe, budget=f"{BUDGET}step", settings="quick")
+    return Job(data=SMALL, recipe=recipe, model=_model(recipe), budget=f"{BUDGET}step", settings="quick")
 
 
-def _kills(recipe: str, steps: list[int]) -> list[int]:
-    """Three steps: a phase boundary, and two by a hash of the name."""
+def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
+    """Three steps: a phase boundary, and two by a hash of the name. Where a phase is fitted, three places in it too."""
+    steps = [phase.steps or 0 for phase in plan.phases if phase.fit is None]
     total = sum(steps)
     seed = int.from_bytes(hashlib.blake2b(recipe.encode(), digest_size=4).digest(), "little")
+    fits = [("embedding", 1 + seed % 4), ("fitting", 1 + seed % 6), ("fitted", 1)]
+    kills = fits if len(steps) < len(plan.phases) else []
+    if not steps:
+        return kills
     boundary = steps[0] if len(steps) > 1 else total // 2
-    return sorted({boundary, 1 + seed % (total - 1), 1 + (seed // 1000) % (total - 1)})
+    found = sorted({boundary, 1 + seed % (total - 1), 1 + (seed // 1000) % (total - 1)})
+    return [*kills, *(("step", step) for step in found)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resumes_to_the_same_bits(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
-    result = train(whole, recipe, budget=f"{BUDGET}step", settings="quick")
+    how = {"budget": f"{BUDGET}step", "settings": "quick", "model": _model(recipe)}
+    result = train(whole, recipe, **how)
     plan = resolve_job(_job(recipe), splits_of(_job(recipe)))
-    steps = [phase.steps for phase in plan.phases]
-    assert all(n is not None and n > 0 for n in steps)
-    assert result["steps"] == sum(steps) == BUDGET
-    for kill in _kills(recipe, steps):
-        folder = tmp_path / f"killed-{kill}"
-        undo = killed_at(kill, monkeypatch)
+    steps = [phase.steps or 0 for phase in plan.phases]
+    assert all((n > 0) == (phase.fit is None) for n, phase in zip(steps, plan.phases, strict=True))
+    assert result["steps"] == sum(steps) == (BUDGET if any(steps) else 0)
+    for place, kill in _kills(recipe, plan):
+        folder = tmp_path / f"killed-{place}-{kill}"
+        undo = killed_at(kill, monkeypatch) if place == "step" else killed_in(place, kill, monkeypatch)
         with pytest.raises(Killed):
-            train(folder, recipe, budget=f"{BUDGET}step", settings="quick")
+            train(folder, recipe, **how)
         undo()
         finish(folder)
         same_run(whole, folder)

@@ -35,7 +35,10 @@ def _run(folder: Path, ranks: int, recipe: str) -> tuple[list[dict[str, Any]], l
     return steps, [line for line in lines if line["kind"] == "train"]
 
 
-@pytest.mark.parametrize("recipe", ["augmented", pytest.param("ft", marks=pytest.mark.slow)])
+SLOW = [pytest.param(recipe, marks=pytest.mark.slow) for recipe in ("ft", "mixup", "cutmix", "mixup-features")]
+
+
+@pytest.mark.parametrize("recipe", ["augmented", *SLOW])
 def test_two_ranks_do_what_one_does(recipe: str, tmp_path: Path) -> None:
     one, losses = _run(tmp_path / "one", 1, recipe)
     two, shared = _run(tmp_path / "two", 2, recipe)

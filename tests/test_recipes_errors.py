@@ -240,7 +240,7 @@ class _Mix:
     def draw(self, draws: Any, progress: float, copy: Any = None) -> Tensor:
         raise AssertionError("resolving draws nothing")
 
-    def mix(self, x: Tensor, targets: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(self, x: Any, targets: Any, params: Tensor) -> tuple[Tensor, Tensor]:
         raise AssertionError("resolving mixes nothing")
 
 

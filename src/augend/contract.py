@@ -7,7 +7,7 @@ views into tensors at *addresses*, terms turn tensors into one loss a row, and *
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ __all__ = [
     "Component",
     "Mixing",
     "Order",
+    "Pairing",
     "Picks",
     "Probe",
     "Saved",
@@ -79,11 +80,13 @@ class Batch:
     Attributes:
         views: name -> pixels in [0, 1], float32 ``(rows, C, H, W)``; ``"x"`` when there is one view. A view whose
             frozen part is cached is absent here and present in `cached`.
-        targets: int64 ``(rows,)``, or float32 ``(rows, classes)`` after a mixing augmentation.
+        targets: int64 ``(rows,)``, the class of each row's (first) picture.
         ids: int64 ``(rows,)``, the picture number that triplets group by.
         weight: float32 ``(rows,)`` or None.
         params: view -> what was drawn for it, float32 ``(rows, p)``.
+        soft: view -> float32 ``(rows, classes)``, the targets of a view whose pictures are mixed, instead of `targets`.
         deferred: address -> view -> parameters of the augmentations that act on that tensor instead of on the pixels.
+        partners: address -> view -> int64 ``(rows,)``, which row of the whole batch each row of that tensor is mixed with.
         cached: network -> tensor -> view -> features ``(rows, ...)`` taken from the cache of the frozen part.
     """
 
@@ -92,7 +95,9 @@ class Batch:
     ids: Tensor
     weight: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
+    soft: dict[str, Tensor] = field(default_factory=dict)
     deferred: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     cached: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
 
 
@@ -138,13 +143,29 @@ class Augment(Protocol):
 
 @runtime_checkable
 class Mixing(Protocol):
-    """An augmentation that makes one row of several pictures, targets included."""
+    """An augmentation that makes one row of several pictures, targets included.
+
+    The order picks `sources` pictures for each row. `mix` gets k tensors ``(rows, ...)``, each row's first pictures, its
+    second, …, and their targets, k times float32 ``(rows, classes)``; it returns ``(rows, ...)`` and ``(rows, classes)``.
+    """
 
     variants: int | None
 
     def sources(self, progress: float) -> int: ...
     def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor: ...
-    def mix(self, x: Tensor, targets: Tensor, params: Tensor) -> tuple[Tensor, Tensor]: ...
+    def mix(self, x: Sequence[Tensor], targets: Sequence[Tensor], params: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class Pairing(Mixing, Protocol):
+    """A mixing of the batch with itself: one picture is picked for each row (`sources` is 1), and `mix` gets two, the row's
+    own and that of its partner, which is another row of the batch. So a step sees as many pictures as rows.
+
+    `partners` says which: of the rows `keys`, int64 ``(n,)``, in a batch of `rows`. It must be a permutation of the batch
+    and a function of these numbers alone, so that several ranks make the same pairs.
+    """
+
+    def partners(self, keys: Tensor, rows: int) -> Tensor: ...
 
 
 class Term(Protocol):
@@ -152,6 +173,7 @@ class Term(Protocol):
 
     Attributes:
         labels: whether `targets` are needed.
+        soft: whether they may be float ``(rows, classes)`` (after mixing) instead of int64 ``(rows,)``; False where absent.
         joint: True: called once with all tensors of `of`; False: called on each, the results averaged over views of one
             network and summed over networks.
         coupled: rows are compared with each other (mining), so on several ranks the tensors are gathered first.

@@ -41,6 +41,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "erase": "augend.augment.colour:Erase",
         "noise": "augend.augment.colour:Noise",
         "trivial": "augend.augment.trivial:Trivial",
+        "mixup": "augend.augment.mix:MixUp",
+        "cutmix": "augend.augment.mix:CutMix",
         "torchvision": "augend.augment.foreign:Torchvision",
         "apply": "augend.augment.network:Apply",
     },
@@ -51,6 +53,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "softmax-triplet": "augend.objective.triplet:SoftmaxTriplet",
         "mutual": "augend.objective.agreement:MutualLearning",
         "match": "augend.objective.matching:Match",
+    },
+    "fit": {
+        "logistic": "augend.stages.fit:Logistic",
     },
     "model": {
         "figure1": "augend.models.small:figure1",
@@ -77,7 +82,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 PUBLIC: dict[str, str] = {
     "AugendError": "augend.contract:AugendError",
     "Batch": "augend.contract:Batch",
+    "CutMix": "augend.augment.mix:CutMix",
     "Draws": "augend.randomness:Draws",
+    "MixUp": "augend.augment.mix:MixUp",
     "Picks": "augend.contract:Picks",
     "SoftMarginTriplet": "augend.objective.triplet:SoftMarginTriplet",
     "SoftmaxTriplet": "augend.objective.triplet:SoftmaxTriplet",
@@ -85,6 +92,7 @@ PUBLIC: dict[str, str] = {
     "batch_hardest": "augend.objective.triplet:batch_hardest",
     "cache_trunk": "augend.stages.cache:cache_trunk",
     "compare": "augend.study.compare:compare",
+    "export": "augend.report.handover:export",
     "fit": "augend.study.fit:fit",
     "freeze_below": "augend.stages.freeze:freeze_below",
     "load": "augend.evaluate.load:load",
@@ -127,7 +135,7 @@ def lookup(kind: str, word: str) -> Any:
 def options(kind: str, word: str) -> dict[str, inspect.Parameter]:
     """The options a word takes, in order, as parameters of its constructor (context arguments left out)."""
     parameters = inspect.signature(lookup(kind, word)).parameters
-    context = {"reduction", "shape", "classes", "root", "generator"}
+    context = {"reduction", "shape", "classes", "num_classes", "root", "generator"}
     return {name: p for name, p in parameters.items() if name not in context}
 
 

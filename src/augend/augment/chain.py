@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augend import pixels
 from augend.augment.base import describe, dictated
-from augend.contract import AugendError, Augment, Mixing
+from augend.contract import AugendError, Augment, Mixing, Pairing
 from augend.randomness import Draws
 
 __all__ = ["Chain"]
@@ -35,13 +35,14 @@ class Chain:
     One mixing operation (several pictures become one row) may stand last; it is not part of `apply`. For such a chain
 
         params = chain.draw(draws, progress)                        # of each row and its k pictures
-        own, mixing = chain.split(params, k)                        # k = chain.sources(progress)
-        x = chain.apply(x.flatten(0, 1), own).view(rows, k, C, H, W)
-        x, targets = chain.mixing.mix(x, targets, mixing)           # targets (rows, k)
+        x, targets = chain.mixed(x, targets, params, k)             # k = chain.sources(progress); (rows * k, ...) both
+
+    and where it pairs rows of the batch, ``chain.mixed(x, targets, params, partners)``, see there.
 
     Attributes:
         ops: the operations on single pictures, in order.
         mixing: the mixing operation, or None.
+        pairing: the mixing operation if it pairs rows of the batch, or None.
         variants: number of outcomes when finite, else None.
 
     Example:
@@ -60,6 +61,7 @@ class Chain:
         if mixing and ops[-1] is not mixing[0]:
             raise AugendError(f"{_name(mixing[0])} mixes pictures, so it must be the last augmentation of its view")
         self.mixing: Mixing | None = mixing[0] if mixing else None
+        self.pairing: Pairing | None = self.mixing if isinstance(self.mixing, Pairing) else None
         self.ops: tuple[Augment, ...] = tuple(op for op in ops if not isinstance(op, Mixing))
         self._names = [f"{position}:{_name(op)}" for position, op in enumerate(ops)]
         counts = [op.variants for op in self.ops]
@@ -103,6 +105,28 @@ class Chain:
         """Of a chain with mixing: parameters of the single pictures ``(rows * sources, p)``, and of the mixing."""
         width = sum(self._widths)
         return params[:, : sources * width].reshape(len(params) * sources, width), params[:, sources * width :]
+
+    def mixed(self, x: Tensor, targets: Tensor, params: Tensor, parts: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Every picture augmented by itself, then mixed: ``(rows, ...)`` and ``(rows, classes)``.
+
+        Args:
+            x: ``(pictures, ...)``, uint8 or float, as `apply` takes them.
+            targets: float ``(pictures, classes)``.
+            params: what `draw` returned.
+            parts: how many pictures a row has, which then lie one row after the other; or, of a chain that pairs, where
+                the partner of each row stands among the pictures, int64 ``(rows,)``. Then the pictures may be more than
+                the rows (on a rank, partners of other ranks come after its own), and `params` are those of every picture.
+        """
+        assert self.mixing is not None
+        if isinstance(parts, int):
+            own, mixing = self.split(params, parts)
+            x = self.apply(x, own)
+            sides = [part.reshape(-1, parts, *part.shape[1:]).unbind(1) for part in (x, targets)]
+            return self.mixing.mix(sides[0], sides[1], mixing)
+        own, mixing = self.split(params, 1)
+        x, rows = self.apply(x, own), len(parts)
+        pairs = [(part[:rows], part.index_select(0, parts)) for part in (x, targets)]
+        return self.mixing.mix(pairs[0], pairs[1], mixing[:rows])
 
     def apply(self, x: Tensor, params: Tensor) -> Tensor:
         """All operations on single pictures, in order.

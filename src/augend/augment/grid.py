@@ -30,16 +30,12 @@ def grid(pictures: Tensor, chain: Chain, draws: Draws, columns: int, progress: f
     sources = chain.sources(progress)
     partners = (torch.arange(count)[:, None] + torch.arange(sources)) % max(count, 1)
     x = pictures.index_select(0, partners.flatten().to(pictures.device))
-    labels = torch.zeros(count, sources, dtype=torch.int64, device=pictures.device)
+    parts = sources if chain.pairing is None else torch.arange(count, device=pictures.device).roll(-1)
+    targets = torch.zeros(len(x), 1, device=pictures.device)
     shown = [pictures]
     for column in range(columns):
         params = chain.draw(draws.child(f"column {column}").rows(torch.arange(count)), progress)
-        if chain.mixing is None:
-            made = chain.apply(x, params)
-        else:
-            own, mixing = chain.split(params, sources)
-            parts = chain.apply(x, own).view(count, sources, channels, height, width)
-            made = chain.mixing.mix(parts, labels, mixing)[0]
+        made = chain.apply(x, params) if chain.mixing is None else chain.mixed(x, targets, params, parts)[0]
         shown.append(made.mul(255).round_().clamp_(0, 255).to(torch.uint8))
     tiles = torch.stack(shown, 1)  # (n, columns + 1, C, H, W)
     tiles = torch.nn.functional.pad(tiles, (0, GAP, 0, GAP), value=255)

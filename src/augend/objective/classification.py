@@ -16,7 +16,7 @@ class CrossEntropy(RowTerm):
     """Softmax cross-entropy of logits ``(rows, classes)`` with int64 ``(rows,)`` or float ``(rows, classes)`` targets.
 
     Args:
-        smoothing: label smoothing in [0, 1).
+        smoothing: label smoothing in [0, 1); targets t become (1 - smoothing) t + smoothing / classes, soft ones too.
         reduction: "mean" or "none".
 
     Example:
@@ -26,6 +26,7 @@ class CrossEntropy(RowTerm):
     """
 
     labels = True
+    soft = True
 
     def __init__(self, smoothing: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)

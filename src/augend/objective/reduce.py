@@ -13,6 +13,7 @@ class RowTerm(nn.Module):
     """Base of the built-in terms: holds `reduction`, "mean" (a scalar) or "none" (one value a row)."""
 
     labels = False
+    soft = False
     joint = False
     coupled = False
 

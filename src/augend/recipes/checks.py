@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from augend import names
 from augend.address import Address, Slice
-from augend.contract import AugendError
+from augend.contract import AugendError, Component
 from augend.recipes.components import copies
+from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import NetworkPlan, Op, PhasePlan, TermPlan
 from augend.recipes.reading import Place
 
@@ -93,6 +94,9 @@ def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Pl
             f"ends at a plateau, so its schedule must be constant or on-plateau, found {phase.schedule.word!r}"
         )
     _check_views(phase, place)
+    if phase.fit is not None:
+        _check_fit(phase, phase.fit, networks, place)
+    check_mixing(phase, {name: network.input for name, network in networks.items()}, place)
 
 
 def _sliced(train: Sequence[Slice], networks: Mapping[str, NetworkPlan]) -> list[Slice]:
@@ -126,6 +130,43 @@ def _check_tensors(term: TermPlan, place: Place) -> None:
         raise place.error(f"takes no to, found {', '.join(map(str, term.to))}")
 
 
+def _check_fit(phase: PhasePlan, fit: Component, networks: Mapping[str, NetworkPlan], place: Place) -> None:
+    """A closed form minimises one thing, for one slice, over rows that can be counted."""
+    if len(phase.train) != 1:
+        raise place.at("train").error(f"{fit.word} fits one slice, found {', '.join(map(str, phase.train))}")
+    network = phase.train[0].network
+    minimised = names.lookup("fit", fit.word).minimises
+    for term in phase.terms:
+        if (term.component.word, term.component.options) != (minimised, {}) or {
+            (one.network, one.tensor) for one in term.of
+        } != {(network, "")}:
+            raise place.at("objective").error(
+                f"{fit.word} minimises {minimised} of {network} alone, as it is; "
+                f"leave objective out, or write {{{minimised}: {{of: {network}}}}}"
+            )
+    if networks[network].classes != phase.data:
+        raise place.at("data").error(
+            f"network {network!r} answers the classes of role {networks[network].classes!r}, found {phase.data!r}"
+        )
+    if phase.cache is False:
+        raise place.at("cache").error(
+            "false asks for pictures in every step, and a closed form takes none; leave it out"
+        )
+    for view, ops in phase.views.items():
+        inside = [op for op in ops if op.at is not None]
+        if inside:
+            raise place.at("augment").error(
+                f"{fit.word} fits what enters {phase.train[0]} as it is, "
+                f"and {inside[0].component.word} acts at {inside[0].at}"
+            )
+        chained = _chain(ops, place.at("augment"))
+        if phase.cache in ("auto", True) and chained.mixing is None and chained.variants is None:
+            raise place.at("augment").error(
+                f"view {view!r} has infinitely many outcomes, and a closed form sees every one once; "
+                "write cache: {views: 8} for 8 draws a picture"
+            )
+
+
 def _chain(ops: Sequence[Op], place: Place) -> Chain:
     from augend.augment import chain  # loads torch, which listing recipes does without
 
@@ -135,12 +176,8 @@ def _chain(ops: Sequence[Op], place: Place) -> Chain:
         raise place.error(error) from None
 
 
-def _coupled(term: TermPlan) -> bool:
-    return bool(getattr(names.lookup("objective", term.component.word), "coupled", False))
-
-
 def _check_views(phase: PhasePlan, place: Place) -> None:
-    """Exact caches need a finite augmentation, copies of a picture that many outcomes, and mixed rows have no one id."""
+    """Exact caches need a finite augmentation, and copies of a picture that many outcomes."""
     wanted = copies(phase.order)
     for view, ops in phase.views.items():
         chained = _chain(ops, place.at("augment"))
@@ -154,13 +191,6 @@ def _check_views(phase: PhasePlan, place: Place) -> None:
             raise place.at("order").error(
                 f"asks for {wanted} copies of a picture, but the augmentation of view {view!r} has {count} "
                 f"outcome{'s' * (count != 1)}; use a richer one"
-            )
-        if chained.mixing is None:
-            continue
-        by_id = [term.name for term in phase.terms if _coupled(term)]
-        if by_id or wanted > 1:
-            raise place.at("objective" if by_id else "order").error(
-                f"{by_id[0] if by_id else phase.order.word} needs one picture a row, and view {view!r} mixes several"
             )
         if phase.duration.plateau is not None and chained.sources(0.0) != chained.sources(1.0):
             raise place.at("until").error(

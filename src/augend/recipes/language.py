@@ -79,7 +79,7 @@ def compose(recipe: Recipe) -> Composed:
         (),
         {},
         {"main": "$data"},
-        {"net": {"model": "$model"}},
+        {"net": {"model": "$model", "weights": "$weights"}},
         ("net",),
         (),
     )

@@ -162,15 +162,16 @@ class Resolving:
             for option, address in referred(ops):
                 check_address(address, self.networks, (), place.at("augment").at(option))
         order = complete("order", written.order, place.at("order"))
+        fit = None if written.fit is None else complete("fit", written.fit, place.at("fit"))
         return PhasePlan(
             name=written.name,
             data=written.data,
             rows=self._rows(written.batch, order, place.at("batch")),
             order=order,
             views=views,
-            terms=() if written.fit is not None else self._terms(written, list(views), place.at("objective")),
+            terms=self._terms(written, list(views), place.at("objective")),
             train=self._written_train(written, place.at("train")),
-            duration=Duration("step", 0) if written.fit is not None else written.until or Duration("share", 1),
+            duration=Duration("step", 0) if fit is not None else written.until or Duration("share", 1),
             steps=None,
             segment=segment,
             optimizer=optimizer,
@@ -179,7 +180,7 @@ class Resolving:
             start=self._start(written, place.at("start")),
             keep=written.keep,
             cache=written.cache,
-            fit=None if written.fit is None else complete("fit", written.fit, place.at("fit")),
+            fit=fit,
             clip=self.settings.clip,
             average=self.settings.average,
         )
@@ -232,8 +233,9 @@ class Resolving:
         return dict(written.start)
 
     def _terms(self, written: PhaseWords, views: Sequence[str], place: Place) -> tuple[TermPlan, ...]:
+        smoothing = self.settings.smoothing if written.fit is None else 0.0  # a closed form takes labels as they are
         return tuple(
-            planned_term(name, term, views, self.networks, self.recipe.result, self.settings.smoothing, place.at(name))
+            planned_term(name, term, views, self.networks, self.recipe.result, smoothing, place.at(name))
             for name, term in written.objective.items()
         )
 
@@ -253,6 +255,8 @@ class Resolving:
                 written = words.budget(fallback)
         except ValueError as error:
             raise AugendError(f"budget: {error}") from None
+        if all(phase.fit is not None for phase in phases):
+            return 0
         if written is not None and written.unit == "epoch":
             return epoch_steps(written.amount, self.sizes["main"], self.batch)
         if written is not None:

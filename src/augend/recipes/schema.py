@@ -39,8 +39,8 @@ Written = Annotated[Component, PlainValidator(words.component)]
 class PhaseWords(Words):
     """One phase, as recipes write it. Attributes are the keys of the language.
 
-    A phase with `fit` is a closed form: it takes no steps, so `objective`, `optimizer`, `schedule` and `until` (perhaps
-    inherited from the recipe that it is like) are not used.
+    A phase with `fit` is a closed form: it takes no steps, so `optimizer`, `schedule`, `until`, `order` and `keep` (perhaps
+    inherited from the recipe that it is like) are not used, and `objective` is the one thing that it minimises.
     """
 
     name: Name

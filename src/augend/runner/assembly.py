@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from augend.address import Address, Slice
 from augend.augment import build as build_augment
 from augend.augment.chain import Chain
+from augend.augment.mix import places, soft_targets, with_partners
 from augend.augment.network import Apply
-from augend.contract import AugendError, Augment, Batch, Component, Order, Picks
+from augend.contract import AugendError, Batch, Component, Order, Picks
 from augend.data.pictures import Pictures, Split
 from augend.models import build as build_model
 from augend.models.stages import Stages
 from augend.names import lookup
 from augend.pixels import to_float
 from augend.randomness import Draws, stream_key
+from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import PhasePlan, Plan
-from augend.runner.outputs import Phase
+from augend.recipes.reading import Place
+from augend.runner.outputs import Phase, computed_from
 from augend.stages.networks import Networks, stage_of
 
 __all__ = ["Scene", "build_networks", "cuts", "stage"]
@@ -65,7 +68,30 @@ def build_networks(plan: Plan, splits: Mapping[str, Split], seed: int) -> Networ
     for phase in plan.phases:
         for part in (*phase.train, *phase.start.values()):
             part.covers(built.stages(part.network).names, f"phase {phase.name!r}")
+        if phase.size is not None:
+            _check_size(phase, plan, built, splits[phase.data])
     return built
+
+
+def _check_size(phase: PhasePlan, plan: Plan, networks: Networks, split: Split) -> None:
+    """A network that cannot take a phase's pictures is refused before anything is trained."""
+    assert phase.size is not None
+    shape = split.train.take([0]).resized(phase.size).shape
+    networks.eval()
+    asked = [address for term in phase.terms for address in (*term.of, *term.to)]
+    for address in (*asked, *(Address(part.network) for part in phase.train if phase.fit is not None)):
+        if address.network == "input":
+            continue
+        try:
+            with torch.no_grad():
+                networks.tensor(address, torch.zeros(2, *shape))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            word = plan.networks[address.network].model.word
+            raise AugendError(
+                f"phase {phase.name!r}, size: network {address.network!r} ({word}) cannot take pictures of {shape[1]} x "
+                f"{shape[2]} instead of {split.shape[1]} x {split.shape[2]}; leave size out, or use a network that pools "
+                "whatever it is given, such as small, preresnet or resnet18"
+            ) from error
 
 
 def _ordered(plan: Plan) -> list[str]:
@@ -139,44 +165,71 @@ class Scene:
         return asked or any(route.name not in self.banks for route in roots)
 
     def batch(self, picks: Picks, draws: Draws, progress: float) -> Batch:
-        """What a step sees: pictures fetched, every view drawn and applied. `draws` holds this rank's rows."""
+        """What a step sees: pictures fetched, every view drawn and applied.
+
+        Args:
+            picks: of the whole batch.
+            draws: of the rows that are wanted, by their numbers in the batch: all, or a rank's part.
+        """
         device = self.pictures.labels.device
-        index = picks.index.to(device)
-        first = index[:, 0]
+        rows, total = draws.keys, len(picks.index)
+        whole = len(rows) == total
+        copy, weight = (part if whole or part is None else part[rows] for part in (picks.copy, picks.weight))
+        partners = {v: c.pairing.partners(rows, total) for v, c in self.chains.items() if c.pairing is not None}
+        fetched = rows if whole else with_partners(rows, partners.values())
+        index = (picks.index if whole else picks.index[fetched]).to(device)
         params = {
-            view: self._drawn(view, chain, draws.child(view), progress, picks.copy)
+            view: self._drawn(
+                view, chain, draws.child(view).rows(fetched if view in partners else rows), progress, copy
+            )
             for view, chain in self.chains.items()
             if chain.ops or chain.mixing or view in self.bank_views
         }
         views: dict[str, Tensor] = {}
+        soft: dict[str, Tensor] = {}
+        targets = self.pictures.labels[index[: len(rows), 0]]
         if self.sees_pixels:
             pixels, labels = self.pictures.fetch(index)
-            x = pixels.flatten(0, 1)
-            targets = labels[:, 0]
             self.lap("data")
             for view, chain in self.chains.items():
                 drawn = params.get(view)
-                views[view], targets = self._view(chain, x, labels, drawn if drawn is None else drawn.to(device))
+                drawn = drawn if drawn is None else drawn.to(device)
+                if chain.mixing is None:
+                    views[view] = self._view(chain, pixels[: len(rows), 0], drawn)
+                    continue
+                assert drawn is not None
+                parts: Tensor | int = chain.sources(progress)
+                if view in partners:
+                    parts = (partners[view] if whole else places(fetched, partners[view])).to(device)
+                views[view], soft[view] = self._mixed(chain, pixels, labels, len(rows), parts, drawn)
             self.lap("augment")
-        else:
-            targets = self.pictures.labels[first]
         deferred = {
             address: {
-                view: chain.draw(draws.child(view).child(address), progress, picks.copy).to(device)
+                view: chain.draw(draws.child(view).child(address), progress, copy).to(device)
                 for view, chain in by_view.items()
             }
             for address, by_view in self.inner.items()
         }
+        inside = {
+            address: {
+                view: chain.pairing.partners(rows, total).to(device)
+                for view, chain in by_view.items()
+                if chain.pairing is not None
+            }
+            for address, by_view in self.inner.items()
+        }
+        ids = index[: len(rows), 0]
         cached = {
             network: {
-                tensor: {view: bank[self._bank_rows(index, params.get(view), view)] for view, bank in by_view.items()}
+                tensor: {view: bank[self._bank_rows(ids, params.get(view), view)] for view, bank in by_view.items()}
                 for tensor, by_view in tensors.items()
             }
             for network, tensors in self.banks.items()
         }
-        weight = None if picks.weight is None else picks.weight.to(device)
+        weight = None if weight is None else weight.to(device)
         self.lap("data")
-        return Batch(views, targets, first, weight, params, deferred, cached)
+        shown = {view: drawn[: len(rows)] for view, drawn in params.items()}
+        return Batch(views, targets, ids, weight, shown, soft=soft, deferred=deferred, partners=inside, cached=cached)
 
     def _drawn(self, view: str, chain: Chain, draws: Draws, progress: float, copy: Tensor | None) -> Tensor:
         if view in self.bank_views:
@@ -186,7 +239,7 @@ class Scene:
     def shown(self, view: str, pictures: Tensor, variant: Tensor, seed: int, *, bank: bool) -> Tensor:
         """Pixels ``(rows, C, H, W)`` of pictures under a variant of a view (or the view's n-th draw of a bank)."""
         chain = self.chains[view]
-        pixels, labels = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device))
+        pixels, _ = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device))
         params: Tensor | None = None
         if not (chain.ops or chain.mixing):
             pass
@@ -201,33 +254,29 @@ class Scene:
             params = drawn
         else:
             params = chain.draw(Draws(seed, self.spec.name, keys=pictures), 0.0, variant)
-        return self._view(chain, pixels.flatten(0, 1), labels, params if params is None else params.to(pixels.device))[
-            0
-        ]
+        return self._view(chain, pixels[:, 0], params if params is None else params.to(pixels.device))
 
-    def _view(self, chain: Chain, x: Tensor, labels: Tensor, params: Tensor | None) -> tuple[Tensor, Tensor]:
-        targets = labels[:, 0]
-        if chain.mixing is not None and params is not None:
-            return self._mixed(chain, x, labels, params)
-        x = to_float(x) if params is None else chain.apply(x, params)
-        if self.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x, targets
+    def _view(self, chain: Chain, x: Tensor, params: Tensor | None) -> Tensor:
+        return self._laid_out(to_float(x) if params is None else chain.apply(x, params))
 
-    def _mixed(self, chain: Chain, x: Tensor, labels: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        assert chain.mixing is not None
-        rows, sources = labels.shape
-        own, mixing = chain.split(params, sources)
-        x = chain.apply(x, own)
-        mixed, targets = chain.mixing.mix(x.view(rows, sources, *x.shape[1:]), labels, mixing)
-        if self.channels_last and mixed.ndim == 4:
-            mixed = mixed.contiguous(memory_format=torch.channels_last)
-        return mixed, targets
+    def _mixed(
+        self, chain: Chain, pixels: Tensor, labels: Tensor, rows: int, parts: Tensor | int, params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if isinstance(parts, int):
+            pixels, labels = pixels[:rows, :parts], labels[:rows, :parts]
+        else:
+            pixels, labels = pixels[:, :1], labels[:, :1]
+        table = soft_targets(labels.flatten(), self.phase.classes)
+        mixed, targets = chain.mixed(pixels.flatten(0, 1), table, params, parts)
+        return self._laid_out(mixed), targets
 
-    def _bank_rows(self, index: Tensor, params: Tensor | None, view: str) -> Tensor:
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
+
+    def _bank_rows(self, pictures: Tensor, params: Tensor | None, view: str) -> Tensor:
         variants = self.bank_views.get(view) or self.chains[view].variants
         assert variants is not None
-        return index[:, 0] if params is None else index[:, 0] * variants + params[:, 0].long().to(index.device)
+        return pictures if params is None else pictures * variants + params[:, 0].long().to(pictures.device)
 
 
 def stage(
@@ -245,7 +294,7 @@ def stage(
         run: how an augmentation passes a tensor through a network; default: the network itself.
     """
     split = splits[spec.data]
-    pictures = split.train if spec.size in (None, split.shape[-1]) else split.train.resized(spec.size)
+    pictures = split.train if spec.size is None else split.train.resized(spec.size)
     moving = networks.only(list(spec.train))
     chains: dict[str, Chain] = {}
     inner: dict[str, dict[str, Chain]] = {}
@@ -257,11 +306,10 @@ def stage(
                 if isinstance(op, Apply):
                     op.bind(_through(networks, op.network, run))
             inner.setdefault(str(address), {})[view] = chain
-    deferred: dict[Address, Mapping[str, Augment]] = {
-        Address.parse(address): dict(by_view) for address, by_view in inner.items()
-    }
+    check_mixing(spec, networks.inputs, Place(f"phase {spec.name!r}"), functools.partial(computed_from, networks))
+    deferred = {Address.parse(address): by_view for address, by_view in inner.items()}
     terms = {term.name: build_term(term.component) for term in spec.terms}
-    phase = Phase(networks, spec, terms, deferred)
+    phase = Phase(networks, spec, terms, deferred, classes=len(split.classes))
     order: Order = lookup("order", spec.order.word)(**spec.order.options)
     finite = [chain.variants for chain in chains.values()]
     variants = None if any(v is None for v in finite) else max(v for v in finite if v is not None)
@@ -303,4 +351,4 @@ def trains(spec: PhasePlan) -> str:
 
 def slices_of(plan: Plan, segment: int) -> list[Slice]:
     """Everything that moves in some phase of an optimizer's life."""
-    return [part for phase in plan.phases if phase.segment == segment for part in phase.train]
+    return [part for phase in plan.phases if phase.segment == segment and phase.fit is None for part in phase.train]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,13 @@ from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
 from augend.stages.cache import fill
 
-__all__ = ["fill_banks", "worth_caching"]
+__all__ = ["drawn_views", "fill_bank", "fill_banks", "worth_caching"]
+
+
+def drawn_views(scene: Scene) -> int | None:
+    """How many draws a picture a phase keeps (``cache: {views: 8}``); None where variants are counted instead."""
+    views = scene.spec.cache
+    return views if isinstance(views, int) and not isinstance(views, bool) else None
 
 
 def worth_caching(scene: Scene, steps: int, limit_bytes: int) -> list[Route]:
@@ -50,13 +57,10 @@ def worth_caching(scene: Scene, steps: int, limit_bytes: int) -> list[Route]:
 
 def _acted_inside(scene: Scene, route: Route) -> bool:
     network = scene.phase.networks.stages(route.name)
-    assert route.cut is not None
-    until = network.position(route.cut)
     return any(
-        address.network == route.name
-        and network.position(address.tensor) < until
-        and address.tensor not in route.frozen_wants
+        address.network == route.name and network.position(address.tensor) < network.position(wanted)
         for address in scene.phase.deferred
+        for wanted in route.frozen_wants
     )
 
 
@@ -83,36 +87,55 @@ def fill_banks(
         forward: runs the frozen part as a step would (same precision): pixels -> wanted tensors.
         after: called with (rows done, rows in all).
     """
-    spec = scene.spec
-    views_a_picture = spec.cache if isinstance(spec.cache, int) and not isinstance(spec.cache, bool) else None
+    drawn = drawn_views(scene)
     passed: dict[str, int] = {}
     begun = 0
     for route in chosen:
         banks: dict[str, dict[str, Tensor]] = {}
-        size = spec.rows * len(route.views)  # the shape of a step's forward, so that the bits are a step's bits
+        size = scene.spec.rows * len(route.views)  # the shape of a step's forward, so that the bits are a step's bits
         for view in route.views:
-            chain = scene.chains[view]
-            variants = views_a_picture or chain.variants
-            assert variants is not None
-            total = len(scene.pictures) * variants
 
-            def compute(
-                rows: Tensor, view: str = view, variants: int = variants, route: Route = route
-            ) -> dict[str, Tensor]:
-                picture, variant = rows // variants, rows % variants
-                return forward(route, scene.shown(view, picture, variant, seed, bank=views_a_picture is not None))
-
-            done = begun
-
-            def said(rows: int, done: int = done, total: int = total) -> None:
+            def said(rows: int, total: int, begun: int = begun) -> None:
                 if after is not None:
-                    after(done + rows, done + total)
+                    after(begun + rows, begun + total)
 
-            for tensor, bank in fill(compute, total, size, said).items():
+            found = fill_bank(scene, view, functools.partial(forward, route), size=size, seed=seed, after=said)
+            for tensor, bank in found.items():
                 banks.setdefault(tensor, {})[view] = bank
+            total = len(next(iter(found.values())))
             begun += total
             passed[route.name] = passed.get(route.name, 0) + total
-            if views_a_picture:
-                scene.bank_views[view] = views_a_picture
+            if drawn:
+                scene.bank_views[view] = drawn
         scene.banks[route.name] = banks
     return passed
+
+
+def fill_bank(
+    scene: Scene,
+    view: str,
+    forward: Callable[[Tensor], dict[str, Tensor]],
+    *,
+    size: int,
+    seed: int,
+    after: Callable[[int, int], None] | None = None,
+) -> dict[str, Tensor]:
+    """What `forward` makes of every training picture under every variant of a view, or every draw of its bank.
+
+    Args:
+        forward: pixels ``(size, C, H, W)`` -> name -> ``(size, ...)``.
+        size: rows a forward.
+        after: called with (rows done, rows in all).
+
+    Returns:
+        Name -> ``(pictures * variants, ...)``; row ``i`` is picture ``i // variants``.
+    """
+    drawn = drawn_views(scene)
+    variants = drawn or scene.chains[view].variants
+    assert variants is not None
+    total = len(scene.pictures) * variants
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        return forward(scene.shown(view, rows // variants, rows % variants, seed, bank=drawn is not None))
+
+    return fill(compute, total, size, None if after is None else lambda done: after(done, total))

@@ -18,7 +18,7 @@ import torch
 
 from augend.contract import AugendError
 
-__all__ = ["PRECISIONS", "Hardware", "default_accelerator", "describe", "fastest", "main_rank"]
+__all__ = ["PRECISIONS", "Hardware", "default_accelerator", "describe", "fastest", "main_rank", "program"]
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -99,6 +99,26 @@ def describe() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def program() -> dict[str, str]:
+    """Which augend this is: its version, and the commit where it runs from a checkout (``+`` where files were changed)."""
+    import subprocess
+
+    from augend import __version__
+
+    found = {"augend": __version__}
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return found
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+
+        def git(*arguments: str) -> str:
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=5, check=True)
+            return done.stdout.strip()
+
+        found["commit"] = git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "src") else "")
+    return found
 
 
 def _processor() -> str:

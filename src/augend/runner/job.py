@@ -11,16 +11,19 @@ from typing import Any
 
 from augend.contract import AugendError
 from augend.data import load as load_data
+from augend.data.cache import Progress
 from augend.data.pictures import Split
 from augend.names import load_plugin
 from augend.recipes.plan import Plan
+from augend.runner.assembly import build_networks
+from augend.runner.fitting import check_fits
 from augend.runner.folder import RunFolder
 from augend.runner.grids import write_grids
-from augend.runner.hardware import Hardware, describe, main_rank
+from augend.runner.hardware import Hardware, describe, main_rank, program
 from augend.runner.keeper import Listener, silent
 from augend.runner.loop import run
 
-__all__ = ["Job", "join", "load_splits", "resolve_job", "resume", "start"]
+__all__ = ["Job", "check_plan", "join", "load_splits", "resolve_job", "resume", "start"]
 
 
 DEFAULT_BUDGET = "30epoch"
@@ -41,7 +44,10 @@ class Job:
         seed, repeat: the repeat redraws splits and, by seed + repeat, everything else.
         root: folder of named data sets (default: AUGEND_DATA).
         size: side in pixels of a folder's pictures.
+        group: which pictures of a folder belong together, see `augend.data.load`.
+        fit: how a folder's pictures become squares: "crop" or "pad".
         plugins: files that register components.
+        refit: "train", or what a study's last model is trained on: "trainval" (validation pictures too) or "all".
     """
 
     data: str
@@ -55,7 +61,10 @@ class Job:
     repeat: int = 0
     root: str | None = None
     size: int | None = None
+    group: str | None = None
     plugins: tuple[str, ...] = ()
+    refit: str = "train"
+    fit: str = "crop"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -67,8 +76,12 @@ class Job:
         return cls(**{**raw, "overrides": tuple(raw["overrides"]), "plugins": tuple(raw["plugins"])})
 
 
-def load_splits(job: Job, words: Mapping[str, str] | None = None) -> dict[str, Split]:
-    """The data of every role that the recipe uses (or of the roles given: a begun run needs its recipe's file no more)."""
+def load_splits(job: Job, words: Mapping[str, str] | None = None, progress: Progress | None = None) -> dict[str, Split]:
+    """The data of every role that the recipe uses (or of the roles given: a begun run needs its recipe's file no more).
+
+    Args:
+        progress: called with (files done, files in all) while a folder is decoded.
+    """
     from augend.recipes import roles
 
     words = words or roles(
@@ -79,10 +92,32 @@ def load_splits(job: Job, words: Mapping[str, str] | None = None) -> dict[str, S
         params=job.params,
         settings=job.settings,
     )
-    return {
-        role: load_data(text, root=job.root, seed=job.seed, repeat=job.repeat, size=job.size)
+    splits = {
+        role: load_data(
+            text,
+            root=job.root,
+            seed=job.seed,
+            repeat=job.repeat,
+            size=job.size,
+            group=job.group if role == "main" else None,
+            fit=job.fit if role == "main" else "crop",
+            progress=progress,
+        )
         for role, text in words.items()
     }
+    return {**splits, "main": widened(splits["main"], job.refit)}
+
+
+def widened(split: Split, refit: str) -> Split:
+    """The split with validation pictures ("trainval"), or validation and test pictures ("all"), among those of training.
+
+    Validation and test stay as they are: what they say of such a model means little, and is not reported.
+    """
+    more = {"train": (), "trainval": (split.valid,), "all": (split.valid, split.test)}[refit]
+    train = split.train
+    for part in more:
+        train = train.joined(part)
+    return dataclasses.replace(split, train=train) if more else split
 
 
 def default_model(split: Split) -> str:
@@ -119,6 +154,11 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
     )
 
 
+def check_plan(plan: Plan, splits: Mapping[str, Split]) -> None:
+    """Refuse, before anything is written, what can only be seen on the networks: weights, sizes, slices, closed forms."""
+    check_fits(plan, build_networks(plan, splits, 0))
+
+
 def start(
     job: Job,
     folder: RunFolder,
@@ -131,7 +171,6 @@ def start(
     wait: float = 0.0,
 ) -> dict[str, Any]:
     """Begin a run in a folder that holds none."""
-    from augend import __version__
     from augend.recipes import resolved_words
     from augend.recipes.reading import dump
 
@@ -144,12 +183,11 @@ def start(
             raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
         splits = load_splits(job) if splits is None else splits
         plan = resolve_job(job, splits) if plan is None else plan
+        check_plan(plan, splits)
         folder.write("plan.json", plan.to_json())
         words = resolved_words(job.recipe, job.settings, overrides=job.overrides, params=job.params)
         folder.write("recipe.yaml", dump(words))
-        folder.write(
-            "environment.json", {**describe(), "augend": __version__, "command": command, **hardware.to_json()}
-        )
+        folder.write("environment.json", {**describe(), **program(), "command": command, **hardware.to_json()})
         write_grids(plan, splits, folder, job.seed + job.repeat)
         record = {role: split.record() for role, split in splits.items()}
         folder.write("run.json", {"job": job.to_json(), "hardware": hardware.to_json(), "data": record})

@@ -70,7 +70,7 @@ class Keeper:
 
     Args:
         splits: role -> data, on the run's device.
-        listen: called with ("phase" | "line" | "valid" | "cache" | "note" | "saved" | "done", values).
+        listen: called with ("phase" | "line" | "valid" | "cache" | "fit" | "note" | "saved" | "done", values).
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Keeper:
                 self.networks.copy_weights(target, source)
         if self.spec.segment != self.at.segment:
             self.at.segment, self.at.segment_step = self.spec.segment, 0
-            self.optimizer = None
+            self.optimizer, self.average = None, Average(self.networks, None)
             self._restored = {}  # the weights are in place; the rest belongs to the optimizer before
         return self.spec
 
@@ -160,11 +160,12 @@ class Keeper:
         """The optimizer of this phase's segment, over everything that moves in it, its state carried or restored."""
         self.scene = scene
         segment = self.networks.only(slices_of(self.plan, self.spec.segment))
-        scene.moving = self.networks.only(list(self.spec.train))
         self._segment = segment
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.spec.optimizer, segment)
+        if self.average.decay != self.spec.average:  # of all that moves in this optimizer's life
             self.average = Average(self.networks, self.spec.average)
+        scene.moving = self.networks.only(list(self.spec.train))
         if self._restored:
             load_optimizer(self.optimizer, segment, _under("opt/", self._restored))
             self.average.load_state_dict(_under("avg/", self._restored))
@@ -184,16 +185,27 @@ class Keeper:
         if self.spec.keep != "last":
             watched.append(self.spec.keep)
         self._watched = watched
-        self.total = self._total()
+        self.enter()
+        return self.optimizer
+
+    def enter(self) -> None:
+        """Say that the phase begins, and charge it from now on."""
+        steps = [phase.steps for phase in self.plan.phases]
+        self.total = None if None in steps else sum(s or 0 for s in steps)
         self.ledger.phase(self.spec.name)
         if self.at.global_step == 0 and self.at.metrics == 0:
             self._look()
         self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self.total})
-        return self.optimizer
 
-    def _total(self) -> int | None:
-        steps = [phase.steps for phase in self.plan.phases]
-        return None if any(s is None for s in steps) else sum(s for s in steps if s is not None)
+    def fitted(self, values: Mapping[str, Any]) -> None:
+        """Write the line of a closed form and evaluate it. Averages were of other weights, so they end here."""
+        self.average = Average(self.networks, None)
+        self._restored = {name: t for name, t in self._restored.items() if not name.startswith("avg/")}
+        line = {"kind": "fit", **self._where(), **values, "seconds": round(self.ledger.total().training_seconds, 4)}
+        if self.fabric.is_global_zero:
+            self.folder.line(line)
+        self.listen("fit", line)
+        self.evaluate()
 
     def _where(self) -> dict[str, Any]:
         return {"phase": self.spec.name, "step": self.at.step, "global_step": self.at.global_step}
@@ -371,7 +383,8 @@ class Keeper:
             with torch.no_grad():
                 for name, tensor in self.networks.state_dict(keep_vars=True).items():
                     tensor.copy_(tensors[f"net/{name}"])
-            self.average = Average(self.networks, None)
+            self.networks.only(slices_of(self.plan, self.spec.segment))
+            self.average = Average(self.networks, self.spec.average)
         self.ledger.observe_memory(self.fabric.device)
         at.done[str(at.phase)] = at.step
         at.phase, at.step, at.epoch, at.watch, at.best = at.phase + 1, 0, 0, {}, {}
@@ -391,8 +404,8 @@ class Keeper:
         self.ledger.lap("step")
         self.at.metrics = self.folder.metrics_length()
         tensors = {f"net/{name}": tensor for name, tensor in self.networks.state_dict().items()}
-        if self.optimizer is not None:
-            tensors |= {f"opt/{k}": v for k, v in save_optimizer(self.optimizer, self._segment).items()}
+        opt = save_optimizer(self.optimizer, self._segment) if self.optimizer else _under("opt/", self._restored)
+        tensors |= {f"opt/{k}": v for k, v in opt.items()}
         tensors |= {f"avg/{k}": v for k, v in self.average.state_dict().items()}
         if self.scene is not None:
             tensors |= {f"order/{k}": v for k, v in self.scene.order.state_dict().items()}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augend.contract import AugendError, Picks
+from augend.contract import AugendError
 from augend.data.pictures import Split
 from augend.randomness import Draws, seed_default_generators
 from augend.recipes.plan import Plan
@@ -16,6 +16,7 @@ from augend.recipes.schedules import rate
 from augend.runner.assembly import Scene, missing_gradients, stage, trains
 from augend.runner.banks import fill_banks, worth_caching
 from augend.runner.charge import StepCost, filling_flops, step_cost
+from augend.runner.fitting import fit_phase
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.keeper import Keeper, Listener, silent
@@ -58,6 +59,9 @@ def run(
             assert spec.steps is not None
             scene = stage(spec, keeper.networks, splits, seed=seed, channels_last=hardware.channels_last)
             scene.lap = keeper.ledger.lap
+            if spec.fit is not None:
+                fit_phase(scene, keeper)
+                continue
             scene.phase.hear_rows = "loss" in scene.order.hears
             optimizer = keeper.equip(scene)
             _cache(scene, keeper, spec.steps)
@@ -70,7 +74,7 @@ def run(
                 draws = Draws(seed, spec.name, step, spec.rows)
                 picks = scene.order.next(step, spec.rows, scene.sources(progress), progress)
                 keeper.ledger.lap("order")
-                batch = scene.batch(*_local(picks, draws, fabric), progress)
+                batch = scene.batch(picks, _local(draws, fabric), progress)
                 if cost is None:
                     cost = step_cost(scene, batch)
                     keeper.ledger.restart()  # counting is not training
@@ -112,14 +116,11 @@ def _segment_steps(plan: Plan, segment: int) -> int:
     return max(1, sum(phase.steps or 0 for phase in plan.phases if phase.segment == segment))
 
 
-def _local(picks: Picks, draws: Draws, fabric: Any) -> tuple[Picks, Draws]:
-    """This rank's rows of the global batch, and their draws."""
+def _local(draws: Draws, fabric: Any) -> Draws:
+    """The draws of this rank's rows of the batch."""
     if fabric.world_size == 1:
-        return picks, draws
-    rows = torch.arange(len(picks.index)).tensor_split(fabric.world_size)[fabric.global_rank]
-    copy = None if picks.copy is None else picks.copy[rows]
-    weight = None if picks.weight is None else picks.weight[rows]
-    return Picks(picks.index[rows], copy, weight), draws.rows(draws.keys[rows])
+        return draws
+    return draws.rows(draws.keys.tensor_split(fabric.world_size)[fabric.global_rank])
 
 
 def _wrapped(scene: Scene, fabric: Any) -> nn.Module:
@@ -127,10 +128,10 @@ def _wrapped(scene: Scene, fabric: Any) -> nn.Module:
     if fabric.world_size == 1:
         return scene.phase
     scene.phase.ranks = fabric.world_size
-    coupled = [name for name, term in scene.phase.terms.items() if getattr(term, "coupled", False)]
+    coupled = scene.phase.coupled
     if coupled and scene.spec.rows % fabric.world_size:
         raise AugendError(
-            f"phase {scene.spec.name!r}: term {coupled[0]!r} compares rows, so {scene.spec.rows} rows must divide into "
+            f"phase {scene.spec.name!r}: {coupled[0]} needs rows of other ranks, so {scene.spec.rows} rows must divide into "
             f"{fabric.world_size} ranks"
         )
     scene.phase.gather = lambda t: fabric.all_gather(t, sync_grads=True).flatten(0, 1)

@@ -15,11 +15,11 @@ from augend.data.named import cache_folder
 from augend.data.pictures import Split
 from augend.randomness import Draws
 from augend.recipes.plan import Plan
-from augend.runner.assembly import build_networks, stage
+from augend.runner.assembly import Scene, build_networks, stage
 from augend.runner.hardware import Hardware, describe, fastest
 from augend.runner.optimizer import build_optimizer
 
-__all__ = ["choose", "trial_of"]
+__all__ = ["choose", "stepper", "trial_of"]
 
 
 def choose(
@@ -71,24 +71,30 @@ def trial_of(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Ca
 
         spec = plan.phases[max(range(len(plan.phases)), key=moved)]
         scene = stage(spec, networks, on, seed=0, channels_last=hardware.channels_last)
-        optimizer = build_optimizer(spec.optimizer, scene.moving)
-        count = iter(range(1 << 30))
-
-        def step() -> float:
-            number = next(count)
-            draws = Draws(0, spec.name, number, spec.rows)
-            picks = scene.order.next(number, spec.rows, scene.sources(0.0), 0.0)
-            batch = scene.batch(picks, draws, 0.0)
-            scene.phase.draws = draws
-            with hardware.autocast():
-                terms = scene.phase(batch)
-            loss = sum(terms.values())
-            assert isinstance(loss, torch.Tensor)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
-            return float(loss.detach())
-
-        return step
+        return stepper(scene, hardware)
 
     return trial
+
+
+def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
+    """A function that takes one training step of a scene with an optimizer of its own, and returns its loss."""
+    spec = scene.spec
+    optimizer = build_optimizer(spec.optimizer, scene.moving)
+    count = iter(range(1 << 30))
+
+    def step() -> float:
+        number = next(count)
+        draws = Draws(0, spec.name, number, spec.rows)
+        picks = scene.order.next(number, spec.rows, scene.sources(0.0), 0.0)
+        batch = scene.batch(picks, draws, 0.0)
+        scene.phase.draws = draws
+        with hardware.autocast():
+            terms = scene.phase(batch)
+        loss = sum(terms.values())
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step

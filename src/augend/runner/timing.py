@@ -1,0 +1,225 @@
+"""How long a plan takes on this machine, before it is run: a few real steps of every phase are timed, data time included.
+
+Seconds become steps once, before a study starts (`augend.study.sizing`), and are never looked at again: resuming and
+repeating stay exact.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from augend.data.pictures import Pictures, Split
+from augend.evaluate.predict import logits
+from augend.recipes.plan import PhasePlan, Plan
+from augend.runner.assembly import Scene, build_networks, stage
+from augend.runner.banks import drawn_views, worth_caching
+from augend.runner.fitting import Embedder
+from augend.runner.hardware import Hardware
+from augend.runner.keeper import CURVE_PICTURES, CURVE_POINTS
+from augend.runner.loop import CACHE_BYTES
+from augend.runner.outputs import Route
+from augend.runner.probe import stepper
+from augend.stages.fit import Logistic
+from augend.stages.networks import Networks
+
+__all__ = ["PhaseTime", "RunTime", "time_plan"]
+
+WARM, TIMED = 5, 20
+WARM_LEAST, TIMED_LEAST = 1, 3
+PHASE_SECONDS = 2.0
+PLENTY = 1 << 30
+FEW_ROWS = 400
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """Seconds of a phase.
+
+    Attributes:
+        step: of a step, nothing cached.
+        cached: of a step above a filled cache; None where nothing can be cached.
+        fill: of filling it.
+        worth: steps from which on it is filled (0: always).
+    """
+
+    step: float
+    cached: float | None = None
+    fill: float = 0.0
+    worth: int = 0
+
+    def seconds(self, steps: int) -> float:
+        """Of this many steps.
+
+        >>> PhaseTime(1.0, cached=0.5, fill=10.0, worth=30).seconds(20), PhaseTime(1.0, 0.5, 10.0, 30).seconds(40)
+        (20.0, 30.0)
+        """
+        if self.cached is None or steps <= self.worth:
+            return steps * self.step
+        return self.fill + steps * self.cached
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """Seconds of a whole run.
+
+    Attributes:
+        phases: in order.
+        begin: of loading data, building networks and whatever else comes before the first step.
+        look: of one point of the validation curve.
+        end: of predicting every split with the final weights.
+    """
+
+    phases: tuple[PhaseTime, ...]
+    begin: float
+    look: float
+    end: float
+
+    def training(self, plan: Plan) -> float:
+        """Seconds of training and what prepares it, as the ledger counts them, of a plan whose steps are known."""
+        return sum(one.seconds(phase.steps or 0) for one, phase in zip(self.phases, plan.phases, strict=True))
+
+    def total(self, plan: Plan) -> float:
+        """Wall-clock seconds of the run, evaluation included."""
+        looks = min(CURVE_POINTS, sum(phase.steps or 0 for phase in plan.phases))
+        return self.begin + self.training(plan) + looks * self.look + self.end
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> RunTime:
+        """What `to_json` wrote."""
+        return cls(tuple(PhaseTime(**one) for one in raw["phases"]), raw["begin"], raw["look"], raw["end"])
+
+
+def time_plan(plan: Plan, splits: Mapping[str, Split], hardware: Hardware) -> RunTime:
+    """Time a plan's phases, evaluation and beginning; trains nothing that is kept.
+
+    Cost: about two seconds a phase.
+    """
+    clock = time.perf_counter
+    torch.set_num_threads(hardware.threads)
+    start = clock()
+    device = "cuda" if hardware.accelerator == "cuda" else "cpu"
+    on = {role: split.to(device) for role, split in splits.items()}
+    networks = build_networks(plan, on, seed=0).to(device)
+    if hardware.channels_last:
+        networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    built = clock() - start
+    phases = tuple(_phase(spec, networks, on, hardware) for spec in plan.phases)
+    main = on["main"]
+    each = _looking(networks, plan, main, hardware)
+    last = sum(len(part) for part in (main.valid, main.test, *main.shifted.values()))
+    return RunTime(phases, 2 * built, each * min(len(main.valid), CURVE_PICTURES), each * last)
+
+
+def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
+    scene = stage(spec, networks, splits, seed=0, channels_last=hardware.channels_last)
+    chosen = worth_caching(scene, PLENTY, CACHE_BYTES)
+    if spec.fit is not None:
+        return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware))
+    plain = _median(stepper(scene, hardware)) if spec.cache in ("auto", False) or not chosen else 0.0
+    if not chosen:
+        return PhaseTime(plain)
+    fill = sum(_filled(scene, route, hardware) for route in chosen)
+    asked = min(_rows(scene, route) / (spec.rows * len(route.views)) for route in chosen)
+    _pretend(scene, chosen, hardware)
+    return PhaseTime(plain, _median(stepper(scene, hardware)), fill, int(asked) if spec.cache == "auto" else 0)
+
+
+def _median(step: Callable[[], object]) -> float:
+    """Seconds of a step: up to 20 after up to 5 of warm-up, within two seconds, but 3 after 1 at least."""
+    begin = time.perf_counter()
+    for number in range(WARM):
+        if number >= WARM_LEAST and time.perf_counter() - begin > PHASE_SECONDS / 4:
+            break
+        step()
+    turns: list[float] = []
+    begin = time.perf_counter()
+    while len(turns) < TIMED_LEAST or (len(turns) < TIMED and time.perf_counter() - begin < PHASE_SECONDS):
+        now = time.perf_counter()
+        step()
+        turns.append(time.perf_counter() - now)
+    return sorted(turns)[len(turns) // 2]
+
+
+def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) -> float:
+    """Seconds of a closed form: passing all pictures once for every view, and solving, timed on a few made-up rows."""
+    spec = scene.spec
+    embed = Embedder(networks, spec.train[0])
+    views = [str(address.view) for address in spec.terms[0].of]
+    rows = len(scene.pictures) * sum(drawn_views(scene) or scene.chains[view].variants or 1 for view in views)
+    numbers = torch.arange(min(spec.rows, len(scene.pictures)))
+    found = torch.zeros(0)
+
+    def forward() -> None:
+        nonlocal found
+        shown = scene.shown(views[0], numbers, numbers * 0, 0, bank=drawn_views(scene) is not None)
+        with torch.no_grad(), hardware.autocast():
+            found = embed(shown)
+
+    passing = _median(forward) / len(numbers) * (rows + len(split.valid))
+    few = min(rows, FEW_ROWS)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2 * few, found.shape[1], generator=generator)
+    labels = torch.arange(2 * few) % len(split.classes)
+    begin = time.perf_counter()
+    Logistic().fit(features[:few], labels[:few], classes=len(split.classes), valid=(features[few:], labels[few:]))
+    return passing + (time.perf_counter() - begin) * rows / few
+
+
+def _rows(scene: Scene, route: Route) -> int:
+    """Rows that filling passes through a network: every picture in every variant."""
+    views = drawn_views(scene)
+    return sum(len(scene.pictures) * (views or scene.chains[view].variants or 1) for view in route.views)
+
+
+def _filled(scene: Scene, route: Route, hardware: Hardware) -> float:
+    """Seconds of filling the cache of one network, by passing a few batches through its frozen part."""
+    rows = min(scene.spec.rows * len(route.views), len(scene.pictures))
+    numbers = torch.arange(rows)
+    network = scene.phase.networks.stages(route.name)
+
+    def forward() -> None:
+        shown = scene.shown(route.views[0], numbers, numbers * 0, 0, bank=drawn_views(scene) is not None)
+        with torch.no_grad(), hardware.autocast():
+            network(shown, route.frozen_wants, None)
+
+    return _median(forward) * _rows(scene, route) / max(1, rows)
+
+
+def _pretend(scene: Scene, chosen: list[Route], hardware: Hardware) -> None:
+    """Give a scene caches of zeros, one row in memory however many there are."""
+    for route in chosen:
+        network = scene.phase.networks.stages(route.name)
+        shown = scene.shown(
+            route.views[0], torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 0, bank=False
+        )
+        with torch.no_grad(), hardware.autocast():
+            one = network(shown, route.frozen_wants, None)
+        rows = _rows(scene, route)
+        scene.banks[route.name] = {
+            tensor: {view: torch.zeros_like(value).expand(rows, *value.shape[1:]) for view in route.views}
+            for tensor, value in one.items()
+        }
+        if (views := drawn_views(scene)) is not None:
+            scene.bank_views |= dict.fromkeys(route.views, views)
+    scene.__dict__.pop("sees_pixels", None)  # it may have been asked before there were caches
+
+
+def _looking(networks: Networks, plan: Plan, split: Split, hardware: Hardware) -> float:
+    """Seconds a picture of evaluating."""
+    pictures: Pictures = split.valid.take(torch.arange(min(len(split.valid), 250)))
+    networks.eval()
+
+    def look() -> None:
+        for name in plan.result:
+            logits(networks, name, pictures, channels_last=hardware.channels_last, autocast=hardware.autocast)
+
+    return _median(look) / max(1, len(pictures))
