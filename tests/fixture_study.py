@@ -150,7 +150,7 @@ def make_study(
                 "flops": int(1e9 * made.seconds),
                 "forward": 800,
                 "backward": 800,
-                "peak_memory": 300 * 2**20,
+                "memory": 300 * 2**20,
             }
             (trial / "ledger.json").write_text(json.dumps({"phases": {"train": ledger}, "total": ledger}))
             if curves:

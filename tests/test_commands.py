@@ -71,12 +71,43 @@ def test_predict_pictures(trained: Path, tmp_path: Path) -> None:
     rows = json.loads(done.stdout)
     assert done.returncode == 3 and "broken.png: not a readable picture" in done.stderr
     with torch.no_grad():
-        expected = augend.load(trained)(test.pixels[:6]).argmax(1).tolist()
-    assert [int(row["class"]) for row in rows] == expected
-    assert (
-        run("predict", str(trained), str(tmp_path / "0.png"), "--csv").stdout.splitlines()[0]
-        == "picture,class,probability"
-    )
+        shown = augend.load(trained)(test.pixels[:6]).softmax(1)
+    assert [int(row["class"]) for row in rows] == shown.argmax(1).tolist()
+    for row, expected in zip(rows, shown, strict=True):
+        values, order = expected.topk(3)
+        assert [int(one["class"]) for one in row["top"]] == order.tolist()
+        assert [one["probability"] for one in row["top"]] == pytest.approx(values.tolist(), rel=1e-5)
+        assert row["probability"] == row["top"][0]["probability"]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "broken.png").replace(tmp_path / "deep" / ".hidden.png")
+    (tmp_path / "0.png").replace(tmp_path / "deep" / "er" / "=1+1,\n.png")
+    done = run("predict", str(trained), str(tmp_path / "deep"), "--top", "2")
+    assert done.returncode == 0 and done.stdout.count("%") == 2 and "=1+1,\\n.png: " in done.stdout
+    assert len(json.loads(run("predict", str(trained), str(tmp_path), "--json", "--top", "99").stdout)[0]["top"]) == 10
+
+
+def test_predictions_for_a_spreadsheet(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import csv
+
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.png", "+a.png", "-b.png", "@c.png", 'plain, "quoted".png']
+    for name in names:
+        Image.new("L", (30, 40), 90).save(name)
+    done = run("predict", str(trained), *(f"./{name}" for name in names[:1]), "--csv", "--", *names[1:])
+    header, *rows = csv.reader(done.stdout.splitlines())
+    assert header == ["picture", "class", "probability", "class2", "probability2", "class3", "probability3"]
+    assert [row[0] for row in rows] == ["'=1+1.png", "'+a.png", "'-b.png", "'@c.png", 'plain, "quoted".png']
+    assert all(len(row) == 7 and float(row[2]) >= float(row[4]) >= float(row[6]) > 0 for row in rows)
+
+
+def test_export_a_run(trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.safetensors"
+    made = json.loads(run("export", str(trained), "--to", str(target), "--json").stdout)
+    assert made["files"][0]["difference"] < 1e-5 and target.is_file() and (tmp_path / "model.md").is_file()
+    again = run("export", str(trained), "--to", str(target))
+    assert again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "already" in again.stderr
 
 
 MISTAKES: list[tuple[list[str], str]] = [
@@ -93,6 +124,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["resume", "."], "no run"),
     (["evaluate", "."], "no finished run"),
     (["predict", ".", "x.png"], "no model here"),
+    (["export", ".", "--to", "m.safetensors"], "no model here"),
+    (["export", ".", "--to", "m.h5"], "one of .onnx, .safetensors, .pt2"),
     (["report", "."], "no study"),
     (["trial", ".", "0"], "study.json"),
     (["recipes", "show", "aug-tf"], "aug-ft"),
@@ -250,3 +283,36 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     done = run("resume", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_padded_folder_stays_padded(tmp_path: Path) -> None:
+    """`--fit pad` reaches the model file, so predict sees a wide picture whole; it is refused where it means nothing."""
+    from PIL import Image
+
+    for number in range(24):  # what tells the classes apart is at the ends, which a centre crop cuts off
+        kind, at = ("left", 0) if number % 2 else ("right", 52)
+        picture = Image.new("RGB", (64, 16), (40, 40 + number, 40))
+        picture.paste((250, 240, 230), (at, 0, at + 12, 16))
+        (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "data" / kind / f"{number}.png")
+    base = (
+        "train",
+        str(tmp_path / "data"),
+        "--recipe",
+        "plain",
+        "--budget",
+        "60step",
+        "--size",
+        "16",
+        "--threads",
+        "1",
+    )
+    done = run(*base, "--fit", "pad", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert augend.load(tmp_path / "run").about["fit"] == "pad"
+    rows = json.loads(run("predict", str(tmp_path / "run"), str(tmp_path / "data"), "--json").stdout)
+    assert sum(Path(row["picture"]).parent.name == row["class"] for row in rows) >= 22
+    refused = run("train", SMALL, "--fit", "pad", "--out", str(tmp_path / "other"))
+    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+    unknown = run(*base, "--fit", "pda", "--out", str(tmp_path / "other"))
+    assert unknown.returncode == 2 and "did you mean 'pad'" in unknown.stderr

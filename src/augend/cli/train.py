@@ -1,8 +1,7 @@
-"""`augend train`, `resume`, `evaluate`, `predict`: one run and the model it leaves."""
+"""`augend train`, `resume`: one run."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -14,6 +13,8 @@ import typer
 from augend.cli.options import (
     Augmentations,
     Budget,
+    Fit,
+    Group,
     Json,
     Model,
     Plugins,
@@ -45,6 +46,8 @@ def train(
     ] = None,
     data_root: Root = None,
     size: Size = None,
+    group: Group = None,
+    fit: Fit = None,
     precision: Precision = "auto",
     threads: Annotated[
         int | None, typer.Option(help="Threads of the CPU (default: its cores).", show_default=False)
@@ -58,6 +61,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one recipe and leave a model that `augend.load` and `augend predict` take."""
+    from augend.cli.display import Decoding, TrainDisplay
     from augend.contract import AugendError
     from augend.names import load_plugin
     from augend.runner.folder import RunFolder
@@ -88,12 +92,14 @@ def train(
         seed=seed,
         root=data_root,
         size=size,
+        group=group,
+        fit=fit or "crop",
         plugins=plugins,
     )
     folder = RunFolder(out or next_folder("train", data))
     if folder.exists:
         raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
-    splits = load_splits(job)
+    splits = load_splits(job, progress=Decoding())
     plan = resolve_job(job, splits)
     base = Hardware(
         accelerator=default_accelerator(),
@@ -103,7 +109,6 @@ def train(
     )
     hardware = _choose(plan, splits, base, precision)
     from augend.cli.compare import command_line
-    from augend.cli.display import TrainDisplay
 
     for split in splits.values():
         for note in split.notes:
@@ -155,59 +160,7 @@ def _show(path: Path, result: dict[str, Any], as_json: bool) -> None:
     typer.echo(f"  model              {path / 'model.safetensors'}")
 
 
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a model.safetensors.")],
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="Another data set or folder (default: the run's own).", show_default=False),
-    ] = None,
-    data_root: Root = None,
-    as_json: Json = False,
-) -> None:
-    """Judge a trained model: accuracy, balanced accuracy, calibration, per class, on every split."""
-    from augend.evaluate.judge import judge
-
-    found = judge(run, data_word(data) if data else None, data_root)
-    if as_json:
-        print(json.dumps(found))
-        return
-    for split, scores in found["splits"].items():
-        typer.echo(
-            f"{split} ({scores['pictures']} pictures): {100 * scores['accuracy']:.2f} % right, balanced "
-            f"{100 * scores['balanced_accuracy']:.2f} %, cross-entropy {scores['nll']:.4f} nats, "
-            f"calibration error {100 * scores['ece']:.2f} points"
-        )
-    last = found["splits"].get("test") or next(iter(found["splits"].values()))
-    for name, recall in last["recall"].items():
-        typer.echo(f"  {name:<20} {'no pictures' if recall is None else f'{100 * recall:.1f} %'}")
-
-
-def predict(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a model.safetensors.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files or folders of them.")],
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: picture, class, probability.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Say what is on pictures."""
-    from augend.evaluate.pictures import predict_files
-
-    rows, unreadable = predict_files(run, pictures)
-    for line in unreadable:
-        print(f"augend: {line}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(rows))
-    elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(["picture", "class", "probability"])
-        writer.writerows([[row["picture"], row["class"], f"{row['probability']:.4f}"] for row in rows])
-    else:
-        for row in rows:
-            typer.echo(f"{row['picture']}: {row['class']} ({100 * row['probability']:.1f} %)")
-    if unreadable:
-        raise typer.Exit(3 if rows else 2)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (train, resume, evaluate, predict):
+    for command in (train, resume):
         app.command()(command)

@@ -65,6 +65,11 @@ def judge(run: str | Path, data: str | None = None, root: str | None = None) -> 
 
 def _stored(folder: Path) -> dict[str, Any]:
     file = folder / "predictions.npz"
+    if (folder / "study.json").is_file():
+        raise AugendError(
+            f"{folder}: a study is judged in its report.html; judge one trial, as {folder}/trials/NAME, or name data to "
+            "judge the model on: --data"
+        )
     if not file.is_file():
         raise AugendError(
             f"{folder}: no finished run (predictions.npz is missing); name data to judge a model file: --data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,20 @@ class Classifier(nn.Module):
     Attributes:
         classes: names, by class number.
         shape: ``(C, H, W)`` that it was trained at.
+        about: how its file describes it: ``networks`` (word, options, input, classes), ``recipe``, ``schema``.
 
     Called on uint8 pictures or floats in [0, 1], ``(N, C, H, W)`` or ``(C, H, W)`` of any size, it resizes the short side
     to the training size, crops the centre, and returns logits ``(N, classes)``. Colour is made grey, or grey repeated,
     where the model asks for it. Normalisation is part of the model.
     """
 
-    def __init__(self, networks: Networks, result: str, classes: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+    def __init__(self, networks: Networks, about: Mapping[str, Any]) -> None:
         super().__init__()
-        self.networks, self.result, self.classes, self.shape = networks, result, classes, shape
+        channels, height, width = about["shape"]
+        self.networks, self.about = networks, about
+        self.result: str = about["result"]
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.shape: tuple[int, int, int] = (channels, height, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits ``(N, classes)``, float32."""
@@ -85,6 +91,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> Classifier:
     file = Path(path)
     if file.is_dir():
         file = file / "model.safetensors"
+    if not file.is_file() and (file.parent / "study.json").is_file():
+        raise AugendError(
+            f"{path}: this study has left no model (it advises none yet); name one of its trials, as {path}/trials/NAME"
+        )
     if not file.is_file():
         raise AugendError(f"{path}: there is no model here (no {file.name}); a run writes it when it ends")
     tensors, about = _read(file)
@@ -123,7 +133,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> Classifier:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise AugendError(f"{file}: its weights do not fit the network that it describes ({first})") from error
-    return Classifier(built, about["result"], tuple(about["classes"]), (shape[0], shape[1], shape[2])).eval()
+    return Classifier(built, about).eval()
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

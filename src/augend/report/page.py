@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import os
+import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
+from augend.report import pictures
+from augend.report.answers import TABLE_CLASSES
+from augend.report.facts import facts
 from augend.report.plots import draw_all
 from augend.study import results as study_results
 from augend.study.evidence import read_json
@@ -16,8 +20,8 @@ from augend.study.table import percent, seconds_text, table
 __all__ = ["render", "write"]
 
 HERE = Path(__file__).parent
-GRID_BYTES = 3_000_000
 PAIRS = 10
+LEAST = 5
 
 
 def write(study: Path, results: dict[str, Any] | None = None) -> Path:
@@ -34,7 +38,8 @@ def write(study: Path, results: dict[str, Any] | None = None) -> Path:
     plots = draw_all(results, study / "plots")
     page = study / "report.html"
     temporary = page.with_name(f".report.html.{os.getpid()}")
-    temporary.write_text(render(results, plots, study), encoding="utf-8")
+    # a name that is no text (bytes of another encoding) is shown with escapes
+    temporary.write_text(render(results, plots, study), encoding="utf-8", errors="backslashreplace")
     temporary.replace(page)
     return page
 
@@ -48,9 +53,11 @@ def render(results: dict[str, Any], plots: dict[str, str], study: Path) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
+    environment.filters["unbroken"] = _unbroken
     environment.filters["seconds"] = seconds_text
     record = read_json(study / "study.json")
     made = table(results)
+    mistakes = pictures.mistakes(study, results)
     return environment.get_template("page.html").render(
         results=results,
         table=made,
@@ -59,77 +66,63 @@ def render(results: dict[str, Any], plots: dict[str, str], study: Path) -> str:
         # both files are ours and static; only what the template puts between them is escaped
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        grids=_grids(results, study),
+        phases=pictures.phases(study, results),
         pairs=_pairs(results),
-        facts=_facts(record),
-        own=_own(record),
+        least=_least(results),
+        listed=len(results["classes"]) > TABLE_CLASSES,
+        mistakes=mistakes,
+        shown=all("source" in one for one in mistakes),
+        facts=facts(record, study),
+        model=_model(results, study),
+        own=bool(record.get("default", False)),  # the embedded data, because none was named: invite to their own
         record=record,
         written=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     )
 
 
-def _grids(results: dict[str, Any], study: Path) -> dict[str, list[dict[str, str]]]:
-    """Recipe -> the pictures that its phases saw in repeat 0 (`trials/ID/grids/PHASE-VIEW.png`) as data addresses."""
-    found: dict[str, list[dict[str, str]]] = {}
-    spent = 0
-    for name, recipe in results["recipes"].items():
-        phases = [phase["name"] for phase in recipe["curve"]["phases"]]
-        paths = (study / "trials" / f"{name}-r0" / "grids").glob("*.png")
-        for path in sorted(paths, key=lambda p: (_phase(p.stem, phases), p.stem)):
-            content = path.read_bytes()
-            spent += len(content)
-            if spent > GRID_BYTES:
-                return found
-            text = base64.b64encode(content).decode()
-            found.setdefault(name, []).append({"caption": path.stem, "source": f"data:image/png;base64,{text}"})
-    return found
+def _unbroken(text: str) -> Any:
+    """Escaped text in which no line ends after the dashes of an option."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(?<!\S)(--[\w-]+)", r'<span class="option">\1</span>', str(escape(text))))
 
 
-def _phase(stem: str, phases: list[str]) -> int:
-    """Number of the phase that a grid is of: the longest name that its file name begins with; unknown ones come last."""
-    fitting = [(len(name), number) for number, name in enumerate(phases) if stem.startswith(f"{name}-")]
-    return max(fitting)[1] if fitting else len(phases)
+def _model(results: dict[str, Any], study: Path) -> dict[str, str] | None:
+    """What the model of the study was trained on, and its folder as a command names it."""
+    advised = (results["choice"] or {}).get("advised")
+    if advised is None or not (study / "model.safetensors").is_file():
+        return None
+    trained = results.get("model", {}).get("trained_on", "train")
+    about = {
+        "trainval": "trained once more, on all but the test pictures of the first repeat",
+        "all": "trained once more, on all pictures",
+    }.get(trained, "that of the first repeat")
+    return {"recipe": advised, "about": about, "folder": shlex.quote(str(study))}
 
 
 def _pairs(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The most frequent confusions of the advised recipe: true class, answer, share of the true class."""
+    """The most frequent confusions of the advised recipe: true class, answer, how many, share of the true class."""
     advised, classes = results["advised"], results["classes"]
     if advised is None:
         return []
     cells = [
-        {"class": classes[i], "answer": classes[j], "share": count / max(sum(row), 1)}
+        {"class": classes[i], "answer": classes[j], "count": count, "share": count / max(sum(row), 1)}
         for i, row in enumerate(advised["confusion"])
         for j, count in enumerate(row)
         if i != j and count
     ]
-    return sorted(cells, key=lambda cell: -float(str(cell["share"])))[:PAIRS]
+    return sorted(cells, key=lambda cell: (-cell["share"], -cell["count"]))[:PAIRS]
 
 
-def _facts(record: dict[str, Any]) -> dict[str, str]:
-    """How the study was made: every plain value of `study.json`, then its environment, as texts."""
-    skipped = {"schema", "recipes", "classes", "environment", "command", "plan", "default", "notes"}
-    request = record.get("request", {})
-    facts: dict[str, str] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                add(f"{prefix} {key}".strip(), item)
-        elif isinstance(value, list | tuple):
-            facts[prefix] = ", ".join(map(str, value[:20])) + (" …" if len(value) > 20 else "")
-        elif value not in (None, ""):
-            facts[prefix] = str(value)
-
-    for name, plan in record.get("plan", {}).items():
-        if isinstance(plan, dict) and "steps" in plan:
-            add(f"steps of {name}", plan["steps"])
-    for key, value in {**request, **record}.items():
-        if key not in skipped | {"request"} and not (key in request and isinstance(value, list) and not value):
-            add(key.replace("_", " "), value)
-    add("", record.get("environment", {}))
-    return facts
-
-
-def _own(record: dict[str, Any]) -> bool:
-    """Whether to invite to own pictures: the study ran on the embedded data because none was named."""
-    return bool(record.get("default", False))
+def _least(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classes that the advised recipe recognises least."""
+    advised = results["advised"]
+    if advised is None:
+        return []
+    recall = results["recipes"][advised["recipe"]].get("recall", [])
+    known = [
+        {"class": name, "share": share}
+        for name, share in zip(results["classes"], recall, strict=False)
+        if share is not None and share < 1
+    ]
+    return sorted(known, key=lambda one: float(one["share"]))[:LEAST]

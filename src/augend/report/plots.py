@@ -1,7 +1,7 @@
 """The plots of a report: drawn once with matplotlib, kept as PNG and SVG, embedded as SVG.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers, and every recipe has a marker of its own as well. All
-figures are 4.6 inches wide: on a phone they shrink little, on a screen two stand side by side. Places are set by hand
+figures are 4.2 inches wide: on a phone they shrink little, on a screen two stand side by side. Places are set by hand
 in inches, since matplotlib's layout engines draw everything twice more.
 """
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "curves", "draw", "draw_all", "place"]
+__all__ = ["COLOURS", "EDGE", "GRID", "INK", "WIDTH", "curves", "draw", "draw_all", "looks", "place", "short"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C6D1F")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#767676", "#8C6D1F")
+INK, GRID, EDGE = "#1D1D1F", "#E4E4E6", "#8A8A90"  # on a page they follow its colours, light or dark
 MARKERS = "osD^vPX*"
 PARTS = {
     "step": ("training steps", "#0072B2"),
@@ -31,6 +32,7 @@ PARTS = {
     "data": ("reading data", "#56B4E9"),
     "order": ("ordering", "#CC79A7"),
     "cache": ("filling caches", "#009E73"),
+    "tuning": ("tuning the rate", "#8C6D1F"),
     "evaluation": ("evaluation (not charged)", "#BBBBBB"),
 }
 STYLE: dict[Any, Any] = {
@@ -41,26 +43,34 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "axes.edgecolor": "#888888",
+    "axes.edgecolor": EDGE,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": EDGE,
+    "ytick.color": EDGE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8.0,
     "savefig.facecolor": "white",
 }
-WIDTH = 4.6
+WIDTH = 4.2
 
 
 def draw_all(results: dict[str, Any], folder: Path) -> dict[str, str]:
     """Draw every plot that the results allow into `folder` as NAME.png and NAME.svg; name -> SVG for a page."""
+    from augend.report.answers import calibration, confusion
+
     plots: dict[str, Draw] = {
         "cost": lambda figure: _cost(figure, results),
         "steps": lambda figure: curves(figure, results, "steps"),
         "seconds": lambda figure: curves(figure, results, "seconds"),
         "parts": lambda figure: _parts(figure, results),
-        "calibration": lambda figure: _calibration(figure, results),
-        "confusion": lambda figure: _confusion(figure, results),
+        "calibration": lambda figure: calibration(figure, results),
+        "confusion": lambda figure: confusion(figure, results),
     }
     return draw(plots, folder)
 
@@ -101,11 +111,13 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    for colour, name_of in ((INK, "ink"), (GRID, "line"), (EDGE, "soft"), ("#ffffff", "paper")):
+        svg = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: var(--{name_of})", svg, flags=re.IGNORECASE)
     svg = svg.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
     return re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
 
 
-def _looks(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def looks(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Recipe -> colour, marker; the same in every plot."""
     return {
         name: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
@@ -129,9 +141,9 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
     if not points:
         return False
     axes = figure.subplots()
-    looks = _looks(results)
+    look = looks(results)
     for name, (seconds, test) in points.items():
-        colour, marker = looks[name]
+        colour, marker = look[name]
         mean = 100 * test["mean"]
         if test["low"] is not None:
             axes.plot([seconds, seconds], [100 * test["low"], 100 * test["high"]], color=colour, alpha=0.45, lw=2)
@@ -140,16 +152,22 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
     for seconds, test in sorted(points.values(), key=lambda p: (p[0], -p[1]["mean"])):
         if not front or 100 * test["mean"] > front[-1][1]:
             front.append((seconds, 100 * test["mean"]))
-    xs, ys = zip(*front, strict=True)
-    axes.step(xs, ys, where="post", color="#888888", lw=1, ls="--", zorder=0, label="best for the cost")
     every = [seconds for seconds, _ in points.values()]
     if max(every) > 5 * min(every):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")  # the usual one writes mathtext
         axes.xaxis.set_minor_formatter(NullFormatter())
+        right = 1.25 * max(every)
     else:
-        axes.set_xlim(0, 1.12 * max(every))
+        right = 1.12 * max(every)
+        axes.set_xlim(0, right)
+    front.append((right, front[-1][1]))
+    xs, ys = zip(*front, strict=True)
+    axes.step(xs, ys, where="post", color=EDGE, lw=1.2, ls="--", zorder=0, label="the best for its cost")
+    means = [100 * test["mean"] for _, test in points.values()]
+    low, high = axes.get_ylim()  # an interval of two repeats may be all there is; the points shall stay apart
+    axes.set_ylim(max(low, min(means) - 15), min(high, max(means) + 15, 101))
     axes.set_xlabel("training seconds (median of the repeats)")
     axes.set_ylabel(f"test {_score(results)}, %")
     place(figure, axes)
@@ -157,25 +175,27 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
 
 
 def place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) -> None:
-    """Put the axes (`height` and `left` in inches) above a legend of two columns in a figure as tall as needed."""
+    """Put the axes (`height` and `left` in inches) above a legend in a figure as tall as needed."""
     handles, labels = axes.get_legend_handles_labels()
-    labels = [_short(label, 32) for label in labels]
-    legend = 0.19 * math.ceil(len(labels) / 2)
+    labels = [short(label, 44) for label in labels]
+    columns = 2 if max(map(len, labels), default=0) <= 24 else 1
+    legend = 0.06 + 0.153 * math.ceil(len(labels) / columns)
     total = 0.12 + height + 0.46 + legend
     figure.set_size_inches(WIDTH, total)
     axes.set_position((left / WIDTH, (legend + 0.46) / total, (WIDTH - left - 0.12) / WIDTH, height / total))
     if labels:
-        figure.legend(handles, labels, loc="lower center", ncols=2, borderaxespad=0.2, borderpad=0.1, labelspacing=0.25)
+        look = {"borderaxespad": 0.2, "borderpad": 0.1, "labelspacing": 0.25}
+        figure.legend(handles, labels, loc="lower center", ncols=columns, **look)
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
     """At most so many characters, cut in the middle: names of a family differ at their ends."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - 1 - most // 2) :]}"
 
 
 def curves(figure: Figure, results: dict[str, Any], along: str) -> bool:
     """Validation accuracy: mean over the repeats, a band from the least to the most, phase ends as bars."""
-    looks = _looks(results)
+    look = looks(results)
     axes = figure.subplots()
     drawn = False
     for name, recipe in results["recipes"].items():
@@ -183,7 +203,7 @@ def curves(figure: Figure, results: dict[str, Any], along: str) -> bool:
         if len(curve["steps"]) < 2:
             continue
         drawn = True
-        colour, marker = looks[name]
+        colour, marker = look[name]
         xs = np.array(curve[along], dtype=float)
         low, mean, high = (100 * np.array(curve[key], dtype=float) for key in ("low", "mean", "high"))
         axes.fill_between(xs, low, high, color=colour, alpha=0.12, lw=0)
@@ -207,7 +227,7 @@ def _parts(figure: Figure, results: dict[str, Any]) -> bool:
     if not names:
         return False
     axes = figure.subplots()
-    labels = [_short(name, 26) for name in names]
+    labels = [short(name, 26) for name in names]
     starts = np.zeros(len(names))
     keys = [*PARTS, *sorted({k for n in names for k in results["recipes"][n]["cost"]["parts"]} - set(PARTS))]
     for key in keys:
@@ -220,61 +240,7 @@ def _parts(figure: Figure, results: dict[str, Any]) -> bool:
     axes.set_yticks(range(len(names)), labels)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("seconds a trial (median of the repeats)")
+    axes.set_xlabel("seconds a trial, median")
     longest = max(len(name) for name in labels)
-    place(figure, axes, 0.15 + 0.31 * len(names), 0.2 + 0.068 * longest)
-    return True
-
-
-def _calibration(figure: Figure, results: dict[str, Any]) -> bool:
-    """Share right against stated confidence, bins with at least 1 % of the test pictures."""
-    shown = {name: recipe for name, recipe in results["recipes"].items() if "calibration" in recipe}
-    if not shown:
-        return False
-    axes = figure.subplots()
-    axes.plot([0, 100], [0, 100], color="#AAAAAA", lw=1, ls="--")
-    looks, least = _looks(results), 100.0
-    for name, recipe in shown.items():
-        bins = recipe["calibration"]
-        count = np.array(bins["count"], dtype=float)
-        kept = count >= max(1.0, 0.01 * count.sum())
-        xs, ys = (100 * np.array(bins[key], dtype=float)[kept] for key in ("confidence", "accuracy"))
-        colour, marker = looks[name]
-        axes.plot(xs, ys, color=colour, marker=marker, ms=4, lw=1.3, label=name)
-        least = min([least, *xs])
-    axes.set_xlim(max(0, least - 8), 101)
-    axes.set_ylim(0, 101)
-    axes.set_xlabel("how sure it said it was, %")
-    axes.set_ylabel("how often it was right, %")
-    place(figure, axes)
-    return True
-
-
-def _confusion(figure: Figure, results: dict[str, Any]) -> bool:
-    """Confusions of the advised recipe as shares of the true class; only up to 25 classes."""
-    advised, classes = results["advised"], results["classes"]
-    if advised is None or len(classes) > 25:
-        return False
-    counts = np.array(advised["confusion"], dtype=float)
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    names = [_short(name, 14) for name in classes]
-    longest = max(len(name) for name in names)
-    axes.set_xticks(range(len(names)), names, rotation=0 if longest <= 2 else 90)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(visible=False)
-    size = 8.0 if len(names) <= 12 else 5.5
-    for row, column in np.argwhere(shares >= 0.5):
-        colour = "white" if shares[row, column] > 55 else "#222222"
-        text = f"{shares[row, column]:.0f}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("true class")
-    margin = 0.35 + 0.075 * longest
-    below = 0.45 if longest <= 2 else margin
-    side = WIDTH - margin - 0.1
-    total = side + below + 0.1
-    figure.set_size_inches(WIDTH, total)
-    axes.set_position((margin / WIDTH, below / total, side / WIDTH, side / total))
+    place(figure, axes, 0.15 + 0.31 * len(names), 0.26 + 0.07 * longest)
     return True

@@ -1,0 +1,145 @@
+"""`augend evaluate`, `predict`, `export`: the model that a run or a study leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from augend.cli.options import Json, Plugins, Root, data_word, plugin_paths
+
+__all__ = ["add_to"]
+
+Trained = Annotated[Path, typer.Argument(help="A run's or a study's folder, or a model.safetensors.")]
+
+
+def _load_plugins(plugin: list[Path] | None) -> None:
+    from augend.names import load_plugin
+
+    for path in plugin_paths(plugin):
+        load_plugin(path)
+
+
+def evaluate(
+    run: Trained,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Another data set or folder (default: the run's own).", show_default=False),
+    ] = None,
+    data_root: Root = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a trained model: accuracy, balanced accuracy, calibration, per class, on every split."""
+    from augend.evaluate.judge import judge
+
+    _load_plugins(plugin)
+    found = judge(run, data_word(data) if data else None, data_root)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for split, scores in found["splits"].items():
+        typer.echo(
+            f"{split} ({scores['pictures']} pictures): {100 * scores['accuracy']:.2f} % right, balanced "
+            f"{100 * scores['balanced_accuracy']:.2f} %, cross-entropy {scores['nll']:.4f} nats, "
+            f"calibration error {100 * scores['ece']:.2f} points"
+        )
+    last = found["splits"].get("test") or next(iter(found["splits"].values()))
+    for name, recall in last["recall"].items():
+        typer.echo(f"  {_shown(name):<20} {'no pictures' if recall is None else f'{100 * recall:.1f} %'}")
+
+
+def predict(
+    run: Trained,
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them at any depth.")],
+    top: Annotated[int, typer.Option(help="How many classes to say of each picture.")] = 3,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: picture, class, probability, then class2, probability2, ….")
+    ] = False,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is on pictures: the most probable classes of each."""
+    from augend.evaluate.pictures import predict_files
+
+    _load_plugins(plugin)
+    rows, unreadable = predict_files(run, pictures, top=top)
+    for line in unreadable:
+        print(f"augend: {_shown(line)}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(rows))
+    elif as_csv:
+        write_csv(rows)
+    else:
+        for row in rows:
+            found = ", ".join(f"{_shown(one['class'])} {100 * one['probability']:.1f} %" for one in row["top"])
+            typer.echo(f"{_shown(row['picture'])}: {found}")
+    if unreadable:
+        raise typer.Exit(3 if rows else 2)
+
+
+def write_csv(rows: list[dict[str, Any]]) -> None:
+    """A row a picture on stdout; names are written so that a spreadsheet takes them for text."""
+    most = max((len(row["top"]) for row in rows), default=1)
+    header = ["picture", "class", "probability"]
+    header += [f"{word}{number}" for number in range(2, most + 1) for word in ("class", "probability")]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        cells = [_text_cell(row["picture"])]
+        for one in row["top"]:
+            cells += [_text_cell(one["class"]), f"{one['probability']:.4f}"]
+        writer.writerow(cells)
+
+
+def _text_cell(text: str) -> str:
+    """A name that no spreadsheet takes for a formula: those that begin like one get an apostrophe before them."""
+    line = _shown(text)
+    return f"'{line}" if line.lstrip()[:1] in ("=", "+", "-", "@") else line
+
+
+def _shown(text: str) -> str:
+    """A name as one line: line ends and other controls as escapes, bytes that are no text as well."""
+    clean = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in clean)
+
+
+def export(
+    run: Trained,
+    to: Annotated[
+        list[Path],
+        typer.Option("--to", help="FILE.onnx, FILE.safetensors or FILE.pt2; may be given several times."),
+    ],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pictures", help="What the files are checked on (default: the run's test pictures).", show_default=False
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model for other programs: checked against the original, with a card beside it."""
+    from augend.report.handover import export as written
+
+    _load_plugins(plugin)
+    made = written(run, to, pictures=pictures)
+    if as_json:
+        print(json.dumps(made))
+        return
+    for one in made["files"]:
+        typer.echo(
+            f"{one['file']}: {one['format']}, {one['bytes'] / 1e6:.3g} MB; read by {one['reader']} its logits are within "
+            f"{one['difference']:.1g} of the original's on {one['pictures']} pictures"
+        )
+    typer.echo(f"{made['card']}: what it is, how good it is, how to load it")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (evaluate, predict, export):
+        app.command()(command)
