@@ -34,8 +34,8 @@ class Mean:
     def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor:
         return draws.uniform(2)
 
-    def mix(self, x: Tensor, targets: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return x.mean(1), targets.float().mean(1, keepdim=True)
+    def mix(self, x: Sequence[Tensor], targets: Sequence[Tensor], params: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.stack(list(x)).mean(0), torch.stack(list(targets)).mean(0)
 
 
 def levels(rows: int = 32, channels: int = 3, side: int = 16) -> Tensor:

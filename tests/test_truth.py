@@ -48,9 +48,9 @@ def test_nothing_is_invented(tmp_path: Path) -> None:
     assert low <= 0 <= high
 
 
-def arrows(folder: Path, a_class: int) -> None:
+def arrows(folder: Path, a_class: int, seed: int = 0) -> None:
     """Arrows of any length, place and thickness that point left or right: a flip turns one class into the other."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)
         for number in range(a_class):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from augend.cli import compare, recipes, reproduce, train
+from augend.cli import compare, data, model, recipes, reproduce, train
 from augend.contract import AugendError, Saved
 
 __all__ = ["app", "main"]
@@ -21,8 +21,10 @@ app = typer.Typer(
 )
 compare.add_to(app)
 train.add_to(app)
+model.add_to(app)
 reproduce.add_to(app)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)

@@ -5,14 +5,31 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from augend.cli.options import Augmentations, Budget, Json, Model, Plugins, Root, Size, data_word, plugin_paths
+from augend.cli.announce import announce, show_plan
+from augend.cli.options import (
+    Augmentations,
+    Budget,
+    Fit,
+    Group,
+    Json,
+    Model,
+    Plugins,
+    Root,
+    Size,
+    data_word,
+    plugin_paths,
+)
+from augend.contract import AugendError
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "command_line", "run_shown"]
+
+OFF = 0.15  # part of the predicted seconds by which they may be missed without a word
 
 
 def command_line() -> str:
@@ -36,6 +53,23 @@ def compare(
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Paired repeats (default 5).", show_default=False)] = None,
     budget: Budget = None,
+    time_: Annotated[
+        str | None,
+        typer.Option("--time", help="Of the whole command: 30min, 2h; steps follow from it.", show_default=False),
+    ] = None,
+    equal: Annotated[
+        str | None,
+        typer.Option(help="What all recipes cost alike: steps, seconds or flops (default: by --time or --budget)."),
+    ] = None,
+    tune: Annotated[
+        int | None, typer.Option(help="Learning rates tried a recipe, at a quarter of its budget.", show_default=False)
+    ] = None,
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            help="What the study's model is trained on: train, trainval or all (default trainval).", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; an existing one is continued.", show_default=False)
     ] = None,
@@ -43,6 +77,15 @@ def compare(
         str | None, typer.Option(help="What recipes share: good-practice, quick or a file.", show_default=False)
     ] = None,
     model: Model = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A file of weights that every recipe starts from.", show_default=False)
+    ] = None,
+    regime: Annotated[
+        str | None,
+        typer.Option(help="pretrained or scratch (default: by the data and the weights at hand).", show_default=False),
+    ] = None,
+    group: Group = None,
+    fit: Fit = None,
     seed: Annotated[int | None, typer.Option(help="The base seed (default 0).", show_default=False)] = None,
     margin: Annotated[
         float | None, typer.Option(help="Points of accuracy that matter (default 1).", show_default=False)
@@ -58,20 +101,34 @@ def compare(
     ] = None,
     augment: Augmentations = None,
     plugin: Plugins = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and how long it takes; train nothing.")
+    ] = False,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Write the trials; run them with `augend trial`.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare training procedures on pictures, and say which one to use."""
-    from augend.study.compare import DIGITS, next_folder, open_study
+    from augend.cli.display import Decoding
+    from augend.study.compare import next_folder, open_study, plan_only
+    from augend.study.request import DIGITS
 
+    begun, decoding = time.monotonic(), Decoding()
     given: dict[str, Any] = {
         "data": None if data is None else data_word(data),
         "recipes": None if recipes is None else tuple(part.strip() for part in recipes.split(",") if part.strip()),
         "reference": reference,
         "repeats": repeats,
         "budget": budget,
+        "time": time_,
+        "equal": equal,
+        "tune": tune,
+        "refit": refit,
+        "weights": None if weights is None else str(weights.resolve()),
+        "regime": regime,
+        "group": group,
+        "fit": fit,
         "settings": settings,
         "model": model,
         "seed": seed,
@@ -83,7 +140,16 @@ def compare(
         "plugins": plugin_paths(plugin) or None,
     }
     folder = out or next_folder("compare", data or DIGITS)
-    study = open_study(folder, given, command_line())
+    if plan:
+        study = plan_only(folder, given, command_line(), begun=begun, progress=decoding)
+        if as_json:
+            print(json.dumps(study.record))
+        else:
+            show_plan(study)
+        return
+    if prepare_only and tune:
+        raise AugendError("--prepare-only writes trials whose learning rates are known; leave --tune out")
+    study = open_study(folder, given, command_line(), begun=begun, progress=decoding)
     announce(study)
     if prepare_only:
         typer.echo(
@@ -93,43 +159,12 @@ def compare(
     show_results(study.path, run_shown(study), as_json)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def announce(study: Any) -> None:
-    """Say what a study will do before it does it."""
-    from augend.study.compare import resolvable
-
-    record = study.record
-    steps = record["plan"]
-    _say(
-        f"{record['data']['name']}: {record['n_train']} pictures to train, {record['n_valid']} to validate, "
-        f"{record['n_test']} to test, {len(record['classes'])} classes"
-    )
-    for note in record["notes"]:
-        _say(f"note: {note}")
-    first = next(iter(steps.values()))
-    _say(
-        f"{len(steps)} recipes x {study.request.repeats} repeats, {first['steps']} steps each "
-        f"({first['epochs']:g} epochs); {record['hardware']['precision']}"
-        f"{', channels-last' if record['hardware']['channels_last'] else ''}; everything goes to {study.path}"
-    )
-    difference = resolvable(study)
-    if difference is not None:
-        _say(f"differences from about {100 * difference:.1f} points on can be separated")
-    if study.request.repeats < 3:
-        _say("fewer than 3 repeats: screening, not evidence")
-
-
 def run_shown(study: Any) -> dict[str, Any]:
     """Run a study under the live table; its results."""
     from augend.cli.display import StudyDisplay
-    from augend.study.compare import run_study
+    from augend.study.running import run_study
 
-    titles = {recipe["name"]: recipe["title"] for recipe in study.record["recipes"]}
-    steps = {name: study.record["plan"][name]["steps"] for name in titles}
-    with StudyDisplay(titles, steps, study.names, set(study.names) - set(study.pending)) as display:
+    with StudyDisplay(study) as display:
         assert isinstance(display, StudyDisplay)
         return run_study(study, display)
 
@@ -158,12 +193,31 @@ def show_results(path: Path, results: dict[str, Any], as_json: bool) -> None:
         console.print(table, markup=False, highlight=False)
         console.print()
         console.print(f"The whole report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-        if (path / "model.safetensors").is_file():
-            advised = results["choice"]["advised"]
-            line = f'The model ("{advised}", repeat 0), for augend predict and augend.load: {path}'
+        for line in (*_off(results), *_model(path, results)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if results["trials"]["failed"] or not results["complete"]:
         raise typer.Exit(3)
+
+
+def _model(path: Path, results: dict[str, Any]) -> list[str]:
+    about = results.get("model")
+    if about is None:
+        return []
+    trained = {
+        "train": "repeat 0's training pictures",
+        "trainval": "all but repeat 0's test pictures",
+        "all": "all pictures",
+    }[about["trained_on"]]
+    return [f'The model ("{about["recipe"]}", trained on {trained}), for augend predict and augend.load: {path}']
+
+
+def _off(results: dict[str, Any]) -> list[str]:
+    """What took another time than was predicted."""
+    return [
+        f"note: {name} took {found['cost']['used_of_predicted']:.2f} of the seconds that were predicted for it"
+        for name, found in results["recipes"].items()
+        if found["cost"].get("used_of_predicted") and abs(found["cost"]["used_of_predicted"] - 1) > OFF
+    ]
 
 
 def trial(
@@ -200,7 +254,7 @@ def report(
     """Gather the finished trials of a study: choose, read the test sets, write table and page."""
     from augend import report as writer
     from augend.study import results
-    from augend.study.compare import leave_model
+    from augend.study.running import leave_model
 
     found = results.write(study)
     leave_model(study, found)

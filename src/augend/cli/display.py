@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-__all__ = ["StudyDisplay", "TrainDisplay"]
+from augend.cli.remaining import Remaining, recipe_of
+
+__all__ = ["Decoding", "StudyDisplay", "TrainDisplay"]
 
 EVERY = 10.0  # seconds between plain lines
 
@@ -52,6 +54,15 @@ class _Display:
         return True
 
 
+class Decoding(_Display):
+    """How far the decoding of a folder is; silent while it takes less than a second."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Hear of files done, of files in all."""
+        if self._due(1.0) or (done == total and self._shown > self.begun):
+            self.say(f"decoding: {done} of {total} pictures")
+
+
 class TrainDisplay(_Display):
     """Phase, step, loss, validation accuracy, cost so far and time left of one run."""
 
@@ -68,7 +79,15 @@ class TrainDisplay(_Display):
             self._first, self._phase_begun = int(values["global_step"]), time.monotonic()
             spec = values["plan"]
             moving = ", ".join(str(part) for part in spec.train)
-            self.say(f"phase {spec.name}: {spec.steps} steps of {spec.rows}, trains {moving}")
+            how = f"{spec.steps} steps of {spec.rows}" if spec.fit is None else spec.fit.word
+            self.say(f"phase {spec.name}: {how}, trains {moving}")
+        elif kind == "fit":
+            self.say(
+                f"phase {values['phase']}: {values['rows']} rows of {values['features']} features, "
+                f"penalty {values['penalty']:.3g}, loss {values['loss']:.4f}"
+            )
+            if not values["converged"]:
+                self.say(f"phase {values['phase']}: the solution has not converged; give a stronger penalty")
         elif kind == "note":
             self.say(str(values["text"]))
         elif kind == "valid":
@@ -82,7 +101,8 @@ class TrainDisplay(_Display):
 
     def _show(self) -> None:
         now = self._now
-        parts = [f"{now.get('phase', '')} {now.get('step', 0)}/{now.get('steps', '?')}"]
+        steps = f" {now.get('step', 0)}/{now['steps']}" if now.get("steps") else ""
+        parts = [f"{now.get('phase', '')}{steps}"]
         if "loss" in now:
             parts.append(f"loss {now['loss']:.4f}")
         if "accuracy" in now:
@@ -105,24 +125,28 @@ class TrainDisplay(_Display):
 class StudyDisplay(_Display):
     """A table of recipes: trials done, what is running, validation accuracy so far."""
 
-    def __init__(
-        self, titles: Mapping[str, str], steps: Mapping[str, int], trials: list[str], finished: set[str]
-    ) -> None:
-        """`titles` and `steps` by recipe; `trials` by name, of which `finished` were done before."""
+    def __init__(self, study: Any) -> None:
+        """`study`: an `augend.study.request.Study`, of which some trials may be finished."""
+        from augend.study.running import workers_for
+
         super().__init__(False)
-        self.titles, self.steps, self.trials = titles, steps, trials
-        self.progress: dict[str, int] = {name: steps[_recipe(name)] for name in finished}
-        self._before = sum(self.progress.values())
+        record = study.record
+        self.titles = {recipe["name"]: recipe["title"] for recipe in record["recipes"]}
+        self.steps: dict[str, int] = {name: record["plan"][name]["steps"] for name in self.titles}
+        self.trials: list[str] = study.names
+        pending = study.pending
+        self.done = set(self.trials) - set(pending)
+        self.progress: dict[str, int] = {name: self.steps[recipe_of(name)] for name in self.done}
         self.valid: dict[str, float] = {}
-        self.done = set(finished)
         self.failed: dict[str, str] = {}
-        self._work_begun: float | None = None
+        predicted = {name: one["total"] for name, one in (record.get("predicted") or {}).items()}
+        self.remaining = Remaining(pending, self.steps, workers_for(study), predicted)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Hear an event of a worker."""
         trial, kind = str(event.get("trial", "")), event["kind"]
+        self.remaining.hear(event)
         if kind in ("line", "valid"):
-            self._work_begun = self._work_begun or time.monotonic()
             self.progress[trial] = int(event["global_step"])
             if kind == "valid":
                 self.valid[trial] = float(event["accuracy"])
@@ -137,27 +161,35 @@ class StudyDisplay(_Display):
             self.say(
                 f"trial {trial}: its process ended with code {event['code']}; run the command again to continue it"
             )
+        elif kind == "tuned":
+            for name, about in event["rates"].items():
+                tried = ", ".join(f"{rate}: {_percent(value)}" for rate, value in about["tried"].items())
+                self.say(f"tuned {name}: {about['override']} (validation accuracy {tried})")
         elif kind == "note":
             self.say(f"{trial}: {event['text']}" if trial else str(event["text"]))
         if self._due(0.2):
             self._show()
 
     def _left(self) -> str:
-        done = sum(self.progress.values())
-        total = sum(self.steps[_recipe(name)] for name in self.trials)
-        if self._work_begun is None or done <= self._before:
-            return ""
-        return f"about {_seconds((time.monotonic() - self._work_begun) * (total - done) / (done - self._before))} left"
+        left = self.remaining.seconds()
+        return "" if left is None else f"about {_seconds(left)} left"
+
+    def _other(self) -> str:
+        """What runs beside the table's trials: tuning before them, the last model after them."""
+        others = [name for name in self.progress if "/" in name and name not in self.done]
+        return f"{others[-1]}, step {self.progress[others[-1]]}" if others else ""
 
     def _show(self) -> None:
         if self.live is None:
-            self.say(f"{len(self.done)} of {len(self.trials)} trials done; {self._left()}".rstrip("; "))
+            done = sum(name in self.done for name in self.trials)
+            parts = [f"{done} of {len(self.trials)} trials done", self._other(), self._left()]
+            self.say("; ".join(part for part in parts if part))
             return
         table = Table(box=None, pad_edge=False)
         for heading in ("procedure", "trials", "steps", "valid so far"):
             table.add_column(heading, justify="left" if heading == "procedure" else "right")
         for recipe, title in self.titles.items():
-            names = [name for name in self.trials if _recipe(name) == recipe]
+            names = [name for name in self.trials if recipe_of(name) == recipe]
             scores = [self.valid[name] for name in names if name in self.valid]
             table.add_row(
                 recipe if title in ("", recipe) else f"{title} ({recipe})",
@@ -165,9 +197,9 @@ class StudyDisplay(_Display):
                 f"{sum(self.progress.get(name, 0) for name in names)}/{self.steps[recipe] * len(names)}",
                 f"{100 * sum(scores) / len(scores):.1f} %" if scores else "",
             )
-        table.caption = self._left()
+        table.caption = "   ".join(part for part in (self._other(), self._left()) if part)
         self.live.update(table, refresh=True)
 
 
-def _recipe(trial: str) -> str:
-    return trial.rpartition("-r")[0]
+def _percent(share: float | None) -> str:
+    return "failed" if share is None else f"{100 * share:.1f} %"

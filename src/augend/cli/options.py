@@ -32,6 +32,22 @@ Budget = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The base seed.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side in pixels of a folder's pictures.", show_default=False)]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What never crosses a split: parent, or a regular expression on the path, as 'patient(\\d+)'.",
+        show_default=False,
+    ),
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        "--fit",
+        help="How a folder's pictures become squares: crop (the centre, default) or pad (edges kept).",
+        show_default=False,
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="A Python file that registers components of yours.", show_default=False),
@@ -46,5 +62,8 @@ def plugin_paths(plugins: list[Path] | None) -> tuple[str, ...]:
 
 
 def data_word(data: str) -> str:
-    """A folder as an absolute path; a word as it is."""
-    return str(Path(data).resolve()) if Path(data).is_dir() else data
+    """A folder or a table as an absolute path; a word as it is, also where a folder of that name lies here."""
+    from augend.names import known
+
+    word = data.partition(":")[0] in known("data")
+    return str(Path(data).resolve()) if not word and Path(data).exists() else data

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from augend.cli.compare import announce, command_line, run_shown
+from augend.cli.announce import announce
+from augend.cli.compare import command_line, run_shown
 from augend.cli.options import Budget, Json, Root
 
 __all__ = ["add_to"]

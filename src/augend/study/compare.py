@@ -1,4 +1,4 @@
-"""Compare training procedures on somebody's pictures: paired repeats, validation chooses, the test set is read once."""
+"""Open a study: what shall be compared on somebody's pictures, planned to the last step before anything is trained."""
 
 from __future__ import annotations
 
@@ -6,168 +6,150 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.contract import AugendError, Saved
+from augend.contract import AugendError
+from augend.data.cache import Progress
 from augend.data.pictures import Split
+from augend.models.pretrained import digest_of
 from augend.names import load_plugin
 from augend.recipes.library import Recipe, load, parent, read_file
+from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
-from augend.runner.hardware import Hardware, default_accelerator, describe
-from augend.runner.job import Job, load_splits, resolve_job
-from augend.runner.stop import Stop
-from augend.study import results
+from augend.runner.hardware import Hardware, default_accelerator, describe, program
+from augend.runner.job import check_plan, load_splits, resolve_job
+from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
-from augend.study.pool import Pool
-from augend.study.trials import prepare_trial, state_of, trial_name
+from augend.study.regime import settled
+from augend.study.request import DIGITS, Request, Study, seconds_of
+from augend.study.running import Listen, prepare, run_study, workers_for
+from augend.study.sizing import Sized, measure, size
 
-__all__ = ["SCRATCH", "Request", "Study", "compare", "next_folder", "open_study"]
+__all__ = ["compare", "next_folder", "open_study", "plan_only", "resolvable"]
 
 SCHEMA = 1
-DIGITS = "tilted-digits"
-SCRATCH = ("plain", "augmented", "aug-ft", "augment-then-plain")
-Listen = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked of a study; an existing study keeps its own, and only `repeats` may grow."""
-
-    data: str = DIGITS
-    recipes: tuple[str, ...] = SCRATCH
-    reference: str = "augmented"
-    repeats: int = 5
-    budget: str | None = None
-    settings: str = "good-practice"
-    model: str | None = None
-    seed: int = 0
-    root: str | None = None
-    size: int | None = None
-    overrides: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-    margin: float = 0.01
-    precision: str = "auto"
-    metric: str = "auto"
-    budgets: Mapping[str, str] = field(default_factory=dict)  # name of a recipe -> a budget of its own
-    fewer: Mapping[str, int] = field(default_factory=dict)  # name of a recipe -> repeats, where it shall have fewer
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Request:
-        """The request that `to_json` wrote."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        return cls(**values)
-
-    def job(self, recipe: str, repeat: int) -> Job:
-        """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired.
-
-        Args:
-            recipe: as a command names it: a name, FILE or FILE:NAME.
-        """
-        return Job(
-            data=self.data,
-            recipe=recipe,
-            settings=self.settings,
-            overrides=self.overrides,
-            model=self.model,
-            budget=self.budgets.get(load(recipe).name, self.budget) if self.budgets else self.budget,
-            seed=self.seed,
-            repeat=repeat,
-            root=self.root,
-            size=self.size,
-            plugins=self.plugins,
-        )
-
-
-@dataclass
-class Study:
-    """A study's folder, its record, and the trials that are still to run."""
-
-    path: Path
-    request: Request
-    record: dict[str, Any]
-
-    @property
-    def names(self) -> list[str]:
-        """All trials, repeat by repeat, so that the first table is complete as early as possible."""
-        most = self.request.repeats
-        recipes = {r["name"]: min(most, r.get("repeats") or most) for r in self.record["recipes"]}
-        return [trial_name(name, repeat) for repeat in range(most) for name, n in recipes.items() if repeat < n]
-
-    @property
-    def pending(self) -> list[str]:
-        """The trials that are not finished."""
-        return [name for name in self.names if state_of(self.path / "trials" / name) != "finished"]
+DEFAULT_TIME = "30min"
+AROUND = 10.0  # seconds for starting processes and for the report
 
 
 def next_folder(command: str, data: str) -> Path:
     """``runs/COMMAND-DATA-N``, the first that does not exist."""
-    word = Path(data.split(":")[0]).name or "data"
+    word = Path(data.split(":")[0]).stem or "data"
     number = 1
     while (path := Path("runs") / f"{command}-{word}-{number}").exists():
         number += 1
     return path
 
 
-def open_study(out: Path, given: Mapping[str, Any], command: str) -> Study:
+def open_study(
+    out: Path,
+    given: Mapping[str, Any],
+    command: str,
+    *,
+    begun: float | None = None,
+    progress: Progress | None = None,
+) -> Study:
     """A new study, or the one that lies in `out`: its data and recipes stand, and only repeats may grow.
 
     Args:
         given: the fields of `Request` that the user named; fields left out are the defaults, or the study's own.
+        begun: `time.monotonic()` when the command began, from where a promised time counts.
+        progress: called with (files done, files in all) while a folder is decoded.
     """
+    begun = time.monotonic() if begun is None else begun
     known = {field.name for field in dataclasses.fields(Request)}
     given = {key: value for key, value in given.items() if key in known and value is not None}
     if (out / "study.json").is_file():
-        record = read_json(out / "study.json")
-        before = Request.from_json(record["request"])
-        asked = dataclasses.replace(before, **given)
-        changed = [k for k in known if k != "repeats" and getattr(asked, k) != getattr(before, k)]
-        if changed:
-            key = sorted(changed)[0]
-            raise AugendError(
-                f"{out}: this study was made with {key} {getattr(before, key)!r}, not {getattr(asked, key)!r}; "
-                "its trials would not be comparable, so give another --out or leave that out"
-            )
-        if asked.repeats < before.repeats:
-            raise AugendError(
-                f"{out}: this study has {before.repeats} repeats; they may only grow, not {asked.repeats}"
-            )
+        study = _continued(out, given)
     else:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
             raise AugendError(f"{out}: {kind}; give another --out")
-        record, asked = {}, Request(**given)
-        if asked.data == DIGITS and asked.budget is None and asked.settings == "good-practice":
-            asked = dataclasses.replace(asked, budget="800step")
-        if asked.repeats < 1:
-            raise AugendError(f"--repeats is {asked.repeats}; it must be 1 or more")
-    for plugin in asked.plugins:
-        load_plugin(plugin)
-    study = _planned(out, asked, record, command)
-    _prepare(study, command)
+        study = plan_study(out, _with_length(Request(**given)), command, begun, progress)
+        _write(study)
+    prepare(study, command)
     return study
 
 
-def _planned(out: Path, request: Request, record: dict[str, Any], command: str) -> Study:
-    """Resolve every recipe on repeat 0's split and write the record; an existing record gets its repeats alone."""
-    if record:
-        record = {**record, "repeats": request.repeats, "request": request.to_json()}
-        write_json(out / "study.json", record)
-        return Study(out, request, record)
+def plan_only(
+    out: Path,
+    given: Mapping[str, Any],
+    command: str,
+    *,
+    begun: float | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """The study that `open_study` would make, its phases timed; nothing is written."""
+    begun = time.monotonic() if begun is None else begun
+    if (out / "study.json").is_file():
+        raise AugendError(f"{out}: there is a study already; --plan is for new ones")
+    asked = Request(**{key: value for key, value in given.items() if value is not None})
+    return plan_study(out, _with_length(asked), command, begun, progress, timed=True)
+
+
+def _continued(out: Path, given: Mapping[str, Any]) -> Study:
+    record = read_json(out / "study.json")
+    before = Request.from_json(record["request"])
+    asked = dataclasses.replace(before, **given)
+    names = (field.name for field in dataclasses.fields(Request))
+    changed = [k for k in names if k != "repeats" and getattr(asked, k) != getattr(before, k)]
+    if changed:
+        key = sorted(changed)[0]
+        raise AugendError(
+            f"{out}: this study was made with {key} {getattr(before, key)!r}, not {getattr(asked, key)!r}; "
+            "its trials would not be comparable, so give another --out or leave that out"
+        )
+    if asked.repeats < before.repeats:
+        raise AugendError(f"{out}: this study has {before.repeats} repeats; they may only grow, not {asked.repeats}")
+    for plugin in asked.plugins:
+        load_plugin(plugin)
+    record = {**record, "repeats": asked.repeats, "request": asked.to_json()}
+    write_json(out / "study.json", record)
+    return Study(out, asked, record)
+
+
+def _with_length(asked: Request) -> Request:
+    """A study that was given no length gets one: 800 steps on the embedded digits, half an hour in all on a CPU."""
+    own = asked.settings != "auto" and load_settings(asked.settings).words.budget is not None
+    if asked.budget is not None or asked.time is not None or own:
+        return asked
+    if asked.data == DIGITS and asked.settings in ("auto", "good-practice"):
+        return dataclasses.replace(asked, budget="800step")
+    if default_accelerator() == "cpu":
+        return dataclasses.replace(asked, time=DEFAULT_TIME)
+    return asked
+
+
+def plan_study(
+    out: Path,
+    request: Request,
+    command: str,
+    begun: float,
+    progress: Progress | None = None,
+    *,
+    timed: bool = False,
+) -> Study:
+    """Resolve every recipe on repeat 0's split, and size it; nothing is written.
+
+    Args:
+        timed: time the recipes' phases also where no length of time was promised.
+    """
+    for plugin in request.plugins:
+        load_plugin(plugin)
+    request, said = settled(request)
     if len(set(request.recipes)) != len(request.recipes):
         raise AugendError("--recipes names a recipe twice; copy it under another name to see it beside itself")
-    splits = load_splits(request.job(request.recipes[0], 0))
+    splits = load_splits(request.job(request.recipes[0], 0), progress=progress)
     plans = {
         recipe: resolve_job(job, load_splits(job)) for recipe in request.recipes for job in [request.job(recipe, 0)]
     }
+    for recipe, plan in plans.items():
+        check_plan(plan, splits if set(plan.roles) <= set(splits) else load_splits(request.job(recipe, 0)))
     names = [plan.recipe for plan in plans.values()]
     reference = request.reference if request.reference in names else names[0]
     hardware = _hardware(request, next(iter(plans.values())), splits)
@@ -180,8 +162,9 @@ def _planned(out: Path, request: Request, record: dict[str, Any], command: str) 
     record = {
         "schema": SCHEMA,
         "command": command,
-        "request": request.to_json(),
         "data": {**main.record(), "path": request.data},
+        "regime": request.regime,
+        "weights": None if request.weights is None else digest_of(Path(request.weights)),
         "recipes": [
             {"name": p.recipe, "title": p.title, "phases": len(p.phases), "file": text, "repeats": fewer.get(p.recipe)}
             for text, p in plans.items()
@@ -191,22 +174,60 @@ def _planned(out: Path, request: Request, record: dict[str, Any], command: str) 
         "margin": request.margin,
         "seed": request.seed,
         "metric": metric,
-        "plan": {plan.recipe: _steps(plan, main) for plan in plans.values()},
         "n_train": len(main.train),
         "n_valid": len(main.valid),
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": list(main.notes),
+        "notes": [*said, *main.notes],
         "hardware": hardware.to_json(),
-        "environment": describe(),
+        "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
+        "rate": float(next(iter(plans.values())).phases[0].optimizer.options["lr"]),
     }
-    RunFolder(out).create()
-    for recipe in record["recipes"]:
-        recipe["file"] = _kept(out, recipe["file"])
-    write_json(out / "study.json", record)
-    return Study(out, request, record)
+    study = Study(out, request, record)
+    if timed or request.time is not None or request.equal in ("seconds", "flops"):
+        found = _sized(study, {plan.recipe: plan for plan in plans.values()}, splits, begun)
+        budgets = {name: f"{one.budget}step" for name, one in found.items() if one.budget is not None}
+        study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
+        record["predicted"] = {name: one.to_json() for name, one in found.items()}
+        plans = {
+            recipe: resolve_job(job, load_splits(job)) for recipe in request.recipes for job in [request.job(recipe, 0)]
+        }
+    record["request"] = request.to_json()
+    record["plan"] = {plan.recipe: _steps(plan, main) for plan in plans.values()}
+    return study
+
+
+def _sized(study: Study, plans: Mapping[str, Plan], splits: Mapping[str, Split], begun: float) -> dict[str, Sized]:
+    """Budgets that cost alike, and that together end in time."""
+    request, hardware = study.request, Hardware(**study.record["hardware"])
+    equal = request.equal or ("seconds" if request.time is not None else "steps")
+    workers = workers_for(study)
+    times = measure({name: request.job(study.files[name], 0) for name in plans}, hardware, workers)
+    flops = {n: [each for _, each in plan_flops(p, splits)] for n, p in plans.items()} if equal == "flops" else None
+    left = None
+    if request.time is not None:
+        left = seconds_of(request.time) - (time.monotonic() - begun) - AROUND
+    return size(
+        plans,
+        times,
+        {role: len(split.train) for role, split in splits.items()},
+        equal=equal,
+        reference=study.record["reference"],
+        order=[name.rpartition("-r")[0] for name in study.names],
+        workers=workers,
+        seconds=left,
+        more=request.tune / 4 + (request.refit != "train") / max(1, len(plans)),
+        flops=flops,
+    )
+
+
+def _write(study: Study) -> None:
+    RunFolder(study.path).create()
+    for recipe in study.record["recipes"]:
+        recipe["file"] = _kept(study.path, recipe["file"])
+    write_json(study.path / "study.json", study.record)
 
 
 def _kept(out: Path, text: str) -> str:
@@ -241,73 +262,6 @@ def _hardware(request: Request, plan: Plan, splits: Mapping[str, Split]) -> Hard
     if request.precision != "auto":
         return dataclasses.replace(base, precision=request.precision)
     return choose(plan, splits, base)[0]
-
-
-def _prepare(study: Study, command: str) -> None:
-    hardware = Hardware(**study.record["hardware"])
-    files = {recipe["name"]: recipe["file"] for recipe in study.record["recipes"]}
-    for name in study.names:
-        recipe, _, repeat = name.rpartition("-r")
-        prepare_trial(study.path / "trials" / name, study.request.job(files[recipe], int(repeat)), hardware, command)
-
-
-def workers_for(study: Study) -> int:
-    """Trials side by side: one a core on a CPU, one on a GPU, whose timings would otherwise mean nothing."""
-    if study.record["hardware"]["accelerator"] != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, len(study.pending)))
-
-
-def run_study(study: Study, listen: Listen) -> dict[str, Any]:
-    """Run what is pending, then choose on validation, read the test sets once, and write results and report.
-
-    Interrupted, what is finished is reported and `Saved` is raised.
-    """
-    import signal
-
-    from augend import report
-
-    lock, stop = RunFolder(study.path), Stop()
-    lock.lock()
-    try:
-        pending = study.pending
-        if pending:
-            with stop.listening(), Pool(study.path, workers_for(study)) as pool:
-                for event in pool.run(pending):
-                    listen(event)
-                    if stop.asked:
-                        listen({"trial": "", "kind": "note", "text": "saving the trials that are running"})
-                        pool.stop()
-                        break
-        gathered = results.write(study.path)
-        leave_model(study.path, gathered)
-        report.write(study.path, gathered)
-        if stop.asked:
-            code = 130 if stop.asked == signal.SIGINT else 75
-            raise Saved(f"stopped; finished trials are kept. Continue with: {again(study)}", code)
-        return gathered
-    finally:
-        lock.unlock()
-
-
-def again(study: Study) -> str:
-    """The command that continues a study."""
-    out = shlex.quote(str(study.path))
-    about = study.record.get("reproduces")
-    if about is None:
-        return f"augend compare --out {out}"
-    return f"augend reproduce {about['table']} --protocol {about['protocol']} --out {out}"
-
-
-def leave_model(study: Path, gathered: Mapping[str, Any]) -> None:
-    """Copy the advised recipe's model of repeat 0 into the study's folder, where `augend.load` and `predict` look for it."""
-    advised = (gathered["choice"] or {}).get("advised")
-    if advised is None:
-        return
-    model = study / "trials" / trial_name(advised, 0) / "model.safetensors"
-    if model.is_file():
-        write_bytes(study / "model.safetensors", model.read_bytes())
 
 
 def resolvable(study: Study) -> float | None:

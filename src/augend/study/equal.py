@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from augend.contract import AugendError
 from augend.data.pictures import Split
 from augend.randomness import Draws
 from augend.recipes.plan import Plan
@@ -44,6 +45,8 @@ def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
     target = sum(steps * flops for steps, flops in prices(other))
     budget = sum(steps for steps, _ in prices(job))
     for _ in range(3):  # phases have whole numbers of steps, so the second guess may differ by a few
+        if budget < 1:
+            raise AugendError(f"{job.recipe}: takes no steps, so no budget makes it cost as much as {other.recipe}")
         spent = sum(steps * flops for steps, flops in prices(dataclasses.replace(job, budget=f"{budget}step")))
         budget = max(1, round(budget * target / spent))
     return f"{budget}step"

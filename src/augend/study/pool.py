@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from augend.data.rows import resident_limit
+
 __all__ = ["Pool"]
 
 
@@ -30,7 +32,12 @@ class Pool:
     """
 
     def __init__(self, study: Path, workers: int, threads: int = 1) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "AUGEND_MEMORY": str(resident_limit() // workers),  # each holds pictures of its own
+        }
         self._events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self._workers = [
             subprocess.Popen(

@@ -14,10 +14,11 @@ from augend.checkpoint import write_json
 from augend.contract import AugendError
 from augend.names import nearest
 from augend.runner.job import load_splits
-from augend.study.compare import Request, Study, open_study
+from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.evidence import Evidence, Record, read_json, read_record, read_trials
 from augend.study.reach import reaches
+from augend.study.request import Request, Study
 from augend.study.statistics import Estimate
 from augend.study.tables import Claim, Row, Table, load_table, recipe_text
 

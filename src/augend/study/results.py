@@ -75,7 +75,9 @@ def decide(record: Record) -> dict[str, Any] | None:
 
     entries = []
     for recipe in evidence.recipes:
-        seconds = _cost([t for t in evidence.trials.values() if t.recipe == recipe.name])["seconds"]
+        tuned = record.raw.get("tuned", {}).get(recipe.name)
+        mine = [t for t in evidence.trials.values() if t.recipe == recipe.name]
+        seconds = _cost(mine, tuned["seconds"] if tuned else 0.0)["seconds"]
         mean, above = evidence.level(recipe.name, "valid").mean, evidence.above_constant(recipe.name)
         entries.append(advice.Entry(recipe, mean, math.inf if seconds is None else seconds, above))
     sizes = record.sizes
@@ -220,7 +222,11 @@ def _recipe(evidence: Evidence, name: str, advised: str | None) -> dict[str, Any
     }
     if "test" in splits:
         found.update(_details([trial.splits["test"] for trial in trials], len(evidence.record.classes)))
-    found["cost"] = _cost(trials)
+    tuned = evidence.record.raw.get("tuned", {}).get(name)
+    predicted = evidence.record.raw.get("predicted", {}).get(name)
+    found["cost"] = _cost(trials, tuned["seconds"] if tuned else 0.0)
+    if predicted and predicted["training"] and found["cost"]["trained"]:
+        found["cost"]["used_of_predicted"] = found["cost"]["trained"] / predicted["training"]
     found["curve"] = _curve(trials)
     return found
 
@@ -248,8 +254,11 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _cost(trials: list[Trial]) -> dict[str, Any]:
-    """Medians over the trials: cold seconds (all parts but evaluation), marginal ones, by part; FLOPs, bytes."""
+def _cost(trials: list[Trial], tuning: float = 0.0) -> dict[str, Any]:
+    """Medians over the trials: cold seconds (all parts but evaluation), marginal ones, by part; FLOPs, bytes.
+
+    What was tuned once for all trials of a recipe (`tuning` seconds) is part of the cold price of each. "trained" is without.
+    """
     totals = [trial.ledger["total"] for trial in trials if "total" in trial.ledger]
     seconds = [{part: float(value) for part, value in total.get("seconds", {}).items()} for total in totals]
     cold = [sum(value for part, value in s.items() if part != "evaluation") for s in seconds]
@@ -259,11 +268,16 @@ def _cost(trials: list[Trial]) -> dict[str, Any]:
     def of(key: str) -> float | None:
         return _median([float(total[key]) for total in totals if total.get(key) is not None])
 
+    trained = _median(cold)
     return {
-        "seconds": _median(cold),
+        "seconds": None if trained is None else trained + tuning,
+        "trained": trained,
         "marginal_seconds": _median(marginal),
-        "parts": {part: _median([s.get(part, 0.0) for s in seconds]) for part in parts},
-        **{key: of(key) for key in ("flops", "rows", "pictures", "forward", "backward", "peak_memory")},
+        "parts": {
+            **{part: _median([s.get(part, 0.0) for s in seconds]) for part in parts},
+            **({"tuning": tuning} if tuning else {}),
+        },
+        **{key: of(key) for key in ("flops", "rows", "pictures", "forward", "backward", "memory")},
     }
 
 

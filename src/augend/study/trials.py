@@ -16,7 +16,7 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resume, start
 from augend.study.evidence import read_json
 
-__all__ = ["prepare_trial", "run_trial", "state_of", "trial_name"]
+__all__ = ["prepare_trial", "run_trial", "state_of", "trial_folder", "trial_name"]
 
 _LAST: dict[str, dict[str, Split]] = {}  # the data of the last trial: recipes of one repeat share it
 
@@ -24,6 +24,11 @@ _LAST: dict[str, dict[str, Split]] = {}  # the data of the last trial: recipes o
 def trial_name(recipe: str, repeat: int) -> str:
     """Folder name of a trial."""
     return f"{recipe}-r{repeat}"
+
+
+def trial_folder(study: Path, name: str) -> Path:
+    """Where a trial lies: in ``trials``, or where its name says (``refit/plain``)."""
+    return study / name if "/" in name else study / "trials" / name
 
 
 def state_of(folder: Path) -> str:
@@ -45,7 +50,7 @@ def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wa
     """Run a trial to its end, from wherever it stands; returns its state.
 
     A failed trial keeps its one-line reason in ``state.json`` and, when it was not the user's mistake, the traceback in
-    ``error.txt``; running it again tries again.
+    ``error.txt``; running it again tries again. A finished one keeps its model and loses its checkpoints.
     """
     asked = read_json(folder / "trial.json")
     if state_of(folder) == "finished":
@@ -72,11 +77,15 @@ def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wa
         write_json(folder / "state.json", {"state": "failed", "reason": reason})
         return "failed"
     write_json(folder / "state.json", {"state": "finished", "accuracy": result.get("valid")})
+    for checkpoint in run.checkpoints.paths():  # eight times the model, and nothing is left to be resumed
+        checkpoint.unlink(missing_ok=True)
     return "finished"
 
 
 def _splits(job: Job) -> dict[str, Split]:
-    key = repr((job.data, job.root, job.seed, job.repeat, job.size, sorted(job.params.items())))
+    key = repr(
+        (job.data, job.root, job.seed, job.repeat, job.size, job.group, job.fit, job.refit, sorted(job.params.items()))
+    )
     if key not in _LAST:
         _LAST.clear()
         _LAST[key] = load_splits(job)

@@ -1,6 +1,7 @@
 """A process that runs trials: ``python -m augend.study.worker STUDY``.
 
-Names of trials come on stdin, one a line; events go to stdout as JSON lines.
+Names of trials come on stdin, one a line: a folder in the study's ``trials``, or with a "/" in it one in the study itself
+(``refit/plain``); ``time:NAME`` times a recipe's phases. Events go to stdout as JSON lines.
 """
 
 from __future__ import annotations
@@ -29,23 +30,31 @@ def main() -> int:
         events.write(json.dumps({"trial": trial, "kind": kind, **plain}) + "\n")
         events.flush()  # a study that is gone is noticed here: the pipe is broken, and the worker ends
 
-    from augend.contract import Saved
-    from augend.study.trials import run_trial, state_of
+    from augend.contract import AugendError, Saved
+    from augend.study.sizing import time_job
+    from augend.study.trials import run_trial, state_of, trial_folder
 
     tell("", "ready", {})
     for name in map(str.strip, sys.stdin):
-        folder = study / "trials" / name
+        timed = name.startswith("time:")
+        folder = study / "time" / name.removeprefix("time:") if timed else trial_folder(study, name)
 
         def listen(kind: str, values: Mapping[str, Any], name: str = name) -> None:
             if kind in HEARD:
                 tell(name, kind, values)
 
         try:
+            if timed:
+                time_job(folder)
+                tell(name, "ended", {"state": "finished", "reason": ""})
+                continue
             run_trial(folder, listen, wait=20.0)
             reason = ""
             if state_of(folder) == "failed":
                 reason = json.loads((folder / "state.json").read_text(encoding="utf-8"))["reason"]
             tell(name, "ended", {"state": state_of(folder), "reason": reason})
+        except AugendError as error:
+            tell(name, "ended", {"state": "failed", "reason": str(error)})
         except Saved as saved:
             with contextlib.suppress(BrokenPipeError):
                 tell(name, "ended", {"state": "saved", "reason": ""})

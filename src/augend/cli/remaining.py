@@ -1,0 +1,95 @@
+"""How long a study still takes, from the trials it has finished and those that are running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Remaining"]
+
+
+def recipe_of(trial: str) -> str:
+    """The recipe of a trial by name: ``aug-ft-r3``, ``refit/aug-ft``, ``tuning/aug-ft-0.01``."""
+    folder, _, name = trial.rpartition("/")
+    return name if folder == "refit" else name.rpartition("-")[0]
+
+
+@dataclass
+class Remaining:
+    """Hears a study's events and estimates the seconds that are left.
+
+    Args:
+        trials: all that are to run, by name, in order.
+        steps: of a trial, by recipe.
+        workers: trials side by side.
+        predicted: seconds of a trial by recipe, where they were timed before.
+        clock: seconds.
+    """
+
+    trials: Sequence[str]
+    steps: Mapping[str, int]
+    workers: int
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _begun: dict[str, float] = field(default_factory=dict)
+    _progress: dict[str, float] = field(default_factory=dict)
+    _took: dict[str, list[float]] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take an event of a worker in."""
+        trial, kind = str(event.get("trial", "")), event["kind"]
+        if not trial:
+            return
+        self._begun.setdefault(trial, self.clock())
+        if "global_step" in event:
+            self._progress[trial] = int(event["global_step"]) / max(1, self.steps.get(recipe_of(trial), 1))
+        if kind in ("ended", "lost"):
+            self._over.add(trial)
+            if kind == "ended" and event["state"] == "finished" and trial in self.trials:
+                self._took.setdefault(recipe_of(trial), []).append(self.clock() - self._begun[trial])
+
+    def each(self, recipe: str) -> float | None:
+        """Seconds of one trial of a recipe: measured, or predicted and corrected, or by its steps."""
+        took = self._took.get(recipe)
+        if took:
+            return sum(took) / len(took)
+        known = {name: sum(times) / len(times) for name, times in self._took.items()}
+        if recipe in self.predicted:
+            both = [name for name in known if self.predicted.get(name)]
+            mean = sum(self.predicted.values()) / len(self.predicted)  # so that a first short trial does not say it all
+            right = (mean + sum(known[n] for n in both)) / (mean + sum(self.predicted[n] for n in both))
+            return right * self.predicted[recipe]
+        if known and recipe in self.steps:
+            steps = sum(self.steps.get(name, 0) for name in known)
+            return sum(known.values()) / max(1, steps) * self.steps[recipe]
+        running = [t for t in self._running() if self._progress.get(t, 0) > 0.05]
+        found = [
+            (self.clock() - self._begun[t]) / self._progress[t] / max(1, self.steps.get(recipe_of(t), 1))
+            for t in running
+        ]
+        return sum(found) / len(found) * self.steps.get(recipe, 0) if found else None
+
+    def _running(self) -> list[str]:
+        return [trial for trial in self._begun if trial not in self._over and trial in self.trials]
+
+    def seconds(self) -> float | None:
+        """Seconds until the last trial ends; None while nothing is known."""
+        free = []
+        for trial in self._running():
+            each = self.each(recipe_of(trial))
+            if each is None:
+                return None
+            free.append(max(0.0, each - (self.clock() - self._begun[trial])))
+        free += [0.0] * max(0, self.workers - len(free))
+        for trial in self.trials:
+            if trial in self._begun or trial in self._over:
+                continue
+            each = self.each(recipe_of(trial))
+            if each is None:
+                return None
+            free.sort()
+            free[0] += each
+        return max(free)

@@ -1,0 +1,159 @@
+"""What is asked of a study, and a study as it lies in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from augend.contract import AugendError
+from augend.recipes.library import load
+from augend.runner.job import Job
+from augend.study.trials import state_of, trial_name
+
+__all__ = ["DIGITS", "Request", "Study", "seconds_of"]
+
+DIGITS = "tilted-digits"
+EQUAL = ("steps", "seconds", "flops")
+REFIT = ("train", "trainval", "all")
+_UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "d": 86400}
+
+
+def seconds_of(text: str, option: str = "--time") -> float:
+    """A length of time in seconds.
+
+    >>> seconds_of("90s"), seconds_of("1.5h")
+    (90.0, 5400.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]+)", text.strip())
+    if match is None or match[2] not in _UNITS or float(match[1]) <= 0:
+        raise AugendError(f"{option} is {text!r}; write a length of time as 90s, 30min or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked of a study; an existing study keeps its own, and only `repeats` may grow.
+
+    Attributes:
+        recipes: names, FILE or FILE:NAME; empty: by regime. `reference`: likewise.
+        budget: of one trial; `time`: of the whole command. One of them, or neither.
+        equal: what all recipes cost alike: "steps", "seconds" or "flops" of the reference.
+        tune: learning rates tried a recipe.
+        refit: what the study's model is trained on: "train" (repeat 0's own), "trainval", "all".
+        regime: "pretrained", "scratch", or "auto": by the data and the weights that can be had.
+        settings: a name or a file; "auto": "pretrained" or "good-practice", by regime.
+        weights: a file of weights that every recipe starts from.
+        budgets: name of a recipe -> a budget of its own.
+        fewer: name of a recipe -> repeats, where it shall have fewer.
+    """
+
+    data: str = DIGITS
+    recipes: tuple[str, ...] = ()
+    reference: str = ""
+    repeats: int = 5
+    budget: str | None = None
+    time: str | None = None
+    equal: str | None = None
+    tune: int = 0
+    refit: str = "trainval"
+    settings: str = "auto"
+    regime: str = "auto"
+    model: str | None = None
+    weights: str | None = None
+    seed: int = 0
+    root: str | None = None
+    size: int | None = None
+    group: str | None = None
+    fit: str = "crop"
+    overrides: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    margin: float = 0.01
+    precision: str = "auto"
+    metric: str = "auto"
+    budgets: Mapping[str, str] = field(default_factory=dict)
+    fewer: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise AugendError(f"--repeats is {self.repeats}; it must be 1 or more")
+        if self.time is not None and self.budget is not None:
+            raise AugendError("--time is for the whole command and --budget for one trial; give one of them")
+        if self.time is not None:
+            seconds_of(self.time)
+        if self.equal not in (None, *EQUAL):
+            raise AugendError(f"--equal is {self.equal!r}; it is one of {', '.join(EQUAL)}")
+        if self.refit not in REFIT:
+            raise AugendError(f"--refit is {self.refit!r}; it is one of {', '.join(REFIT)}")
+        if self.tune < 0 or self.tune in (1, 2):
+            raise AugendError(f"--tune is {self.tune}; it is a number of learning rates, 3 or more (or 0)")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Request:
+        """The request that `to_json` wrote."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**values)
+
+    def job(self, recipe: str, repeat: int, *, overrides: tuple[str, ...] = (), refit: str = "train") -> Job:
+        """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired.
+
+        Args:
+            recipe: as a command names it: a name, FILE or FILE:NAME.
+            overrides: of this recipe alone (a learning rate that was tuned).
+            refit: which pictures are trained on, see `Job`.
+        """
+        return Job(
+            data=self.data,
+            recipe=recipe,
+            settings="good-practice" if self.settings == "auto" else self.settings,
+            overrides=(*self.overrides, *overrides),
+            params={} if self.weights is None else {"weights": self.weights},
+            model=self.model,
+            budget=self.budgets.get(load(recipe).name, self.budget) if self.budgets else self.budget,
+            seed=self.seed,
+            repeat=repeat,
+            root=self.root,
+            size=self.size,
+            group=self.group,
+            fit=self.fit,
+            plugins=self.plugins,
+            refit=refit,
+        )
+
+
+@dataclass
+class Study:
+    """A study's folder, its record, and the trials that are still to run."""
+
+    path: Path
+    request: Request
+    record: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """All trials, repeat by repeat, so that the first table is complete as early as possible."""
+        most = self.request.repeats
+        recipes = {r["name"]: min(most, r.get("repeats") or most) for r in self.record["recipes"]}
+        return [trial_name(name, repeat) for repeat in range(most) for name, n in recipes.items() if repeat < n]
+
+    @property
+    def pending(self) -> list[str]:
+        """The trials that are not finished."""
+        return [name for name in self.names if state_of(self.path / "trials" / name) != "finished"]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name of a recipe -> how a command names it."""
+        return {recipe["name"]: recipe["file"] for recipe in self.record["recipes"]}
+
+    def job(self, recipe: str, repeat: int, refit: str = "train") -> Job:
+        """The job of a trial of this study, its recipe's tuned learning rate included."""
+        tuned = self.record.get("tuned", {}).get(recipe, {}).get("override")
+        return self.request.job(self.files[recipe], repeat, overrides=(tuned,) if tuned else (), refit=refit)

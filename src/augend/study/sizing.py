@@ -1,0 +1,211 @@
+"""Seconds become steps, once, before a study starts: how long each recipe may train so that all cost the same, and all
+together what was promised. Timed on this machine, with as many processes side by side as the trials will have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from augend.checkpoint import write_json
+from augend.contract import AugendError
+from augend.recipes.durations import resolve_steps
+from augend.recipes.plan import Plan
+from augend.runner.hardware import Hardware
+from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.timing import RunTime, time_plan
+from augend.study.evidence import read_json
+from augend.study.pool import Pool
+
+__all__ = ["Sized", "makespan", "measure", "size", "time_job"]
+
+SAFE = 0.92  # part of the promised time that is planned: the machine's speed drifts
+LONGEST = 10_000_000
+
+
+def measure(jobs: Mapping[str, Job], hardware: Hardware, workers: int) -> dict[str, RunTime]:
+    """Time every recipe's phases, `workers` at once."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name, job in jobs.items():
+            (folder / "time" / name).mkdir(parents=True)
+            write_json(folder / "time" / name / "trial.json", {"job": job.to_json(), "hardware": hardware.to_json()})
+        with Pool(folder, min(workers, len(jobs))) as pool:
+            for event in pool.run([f"time:{name}" for name in jobs]):
+                if event["kind"] == "ended" and event["state"] != "finished":
+                    raise AugendError(str(event["reason"]))
+                if event["kind"] == "lost":
+                    raise AugendError(f"timing {event['trial']} ended with code {event['code']}")
+        return {name: RunTime.from_json(read_json(folder / "time" / name / "times.json")) for name in jobs}
+
+
+def time_job(folder: Path) -> None:
+    """What a worker does with a job that shall be timed."""
+    import time
+
+    asked = read_json(folder / "trial.json")
+    job = Job.from_json(asked["job"])
+    begin = time.perf_counter()
+    splits = load_splits(job)
+    plan = resolve_job(job, splits)
+    loading = time.perf_counter() - begin
+    found = time_plan(plan, splits, Hardware(**asked["hardware"]))
+    write_json(folder / "times.json", dataclasses.replace(found, begin=found.begin + loading).to_json())
+
+
+@dataclass(frozen=True)
+class Sized:
+    """One recipe, sized.
+
+    Attributes:
+        budget: steps, or None where its phases fix them.
+        training: predicted seconds of a trial as the ledger counts them.
+        total: predicted seconds of a trial, evaluation included.
+    """
+
+    budget: int | None
+    training: float
+    total: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+class _Recipe:
+    """A plan with its times: what it costs at a number of steps."""
+
+    def __init__(self, plan: Plan, times: RunTime, sizes: Mapping[str, int], flops: Sequence[int]) -> None:
+        self.plan, self.times, self.sizes, self.flops = plan, times, sizes, flops
+        self.flexible = any(p.duration.unit in ("share", "percent") and p.fit is None for p in plan.phases)
+
+    def at(self, budget: int | None) -> Plan | None:
+        """The plan at a budget; None when that leaves a phase without a step."""
+        if budget is None or not self.flexible:
+            return self.plan
+        try:
+            return resolve_steps(dataclasses.replace(self.plan, budget=budget), self.sizes)
+        except AugendError:
+            return None
+
+    def cost(self, kind: str, budget: int) -> float:
+        """Steps, training seconds or FLOPs at a budget; infinite where it is too small for the phases."""
+        plan = self.at(budget)
+        if plan is None:
+            return 0.0
+        if kind == "seconds":
+            return self.times.training(plan)
+        steps = [phase.steps or 0 for phase in plan.phases]
+        return float(sum(steps) if kind == "steps" else sum(n * f for n, f in zip(steps, self.flops, strict=True)))
+
+    def largest(self, kind: str, limit: float) -> int | None:
+        """The largest budget that costs at most `limit`; the smallest that gives every phase a step, if that is more."""
+        if not self.flexible:
+            return None
+        low = 1
+        while self.at(low) is None:
+            low *= 2
+            if low > LONGEST:
+                raise AugendError(f"{self.plan.recipe}: no budget gives each of its phases a step")
+        return _largest(lambda budget: self.cost(kind, budget) <= limit, low)
+
+    def sized(self, budget: int | None) -> Sized:
+        """What is predicted at a budget."""
+        plan = self.at(budget)
+        assert plan is not None
+        return Sized(budget, self.times.training(plan), self.times.total(plan))
+
+
+def _largest(fits: Callable[[int], bool], low: int) -> int:
+    high = low
+    while fits(high) and high < LONGEST:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """When the last of these trials ends, each given to the first free worker in turn.
+
+    >>> makespan([3, 1, 1, 2], 2)
+    4.0
+    """
+    free = [0.0] * workers
+    for one in seconds:
+        heapq.heappush(free, heapq.heappop(free) + one)
+    return max(free)
+
+
+def size(
+    plans: Mapping[str, Plan],
+    times: Mapping[str, RunTime],
+    sizes: Mapping[str, int],
+    *,
+    equal: str,
+    reference: str,
+    order: Sequence[str],
+    workers: int,
+    seconds: float | None,
+    more: float = 0.0,
+    flops: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Sized]:
+    """How long each recipe trains.
+
+    Args:
+        plans: name -> plan at a nominal budget; `times`: how long its parts take.
+        sizes: training pictures of each role.
+        equal: "steps", "seconds" or "flops": what all recipes cost alike.
+        reference: its plan says how much that is, where no `seconds` are given.
+        order: recipe of each trial, in the order they run.
+        workers: trials side by side.
+        seconds: for all trials together; None: the reference keeps its budget.
+        more: what else each recipe costs once, in runs (tuning, the last model).
+        flops: name -> FLOPs a step of each phase, for equal FLOPs.
+    """
+    recipes = {name: _Recipe(plan, times[name], sizes, (flops or {}).get(name, ())) for name, plan in plans.items()}
+
+    def at(level: float) -> dict[str, Sized]:
+        return {name: one.sized(one.largest(equal, level)) for name, one in recipes.items()}
+
+    if seconds is None:
+        base = recipes[reference]
+        budget = base.plan.budget or sum(phase.steps or 0 for phase in base.plan.phases)
+        return {**at(base.cost(equal, budget)), reference: base.sized(base.plan.budget)}
+
+    def fits(found: Mapping[str, Sized]) -> bool:
+        once = [more * one.total for one in found.values()]
+        return makespan([found[name].total for name in order] + once, workers) <= SAFE * seconds
+
+    low, high = 0.0, 1.0
+    while fits(at(high)) and high < 1e18:
+        low, high = high, 2 * high
+        if all(not one.flexible for one in recipes.values()):
+            break
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(at(middle)) else (low, middle)
+        if high - low < 1e-3 * high:
+            break
+    return at(low)
+
+
+def clock_text(seconds: float) -> str:
+    """A length of time for a person.
+
+    >>> clock_text(45), clock_text(150), clock_text(8000)
+    ('45 s', '2.5 min', '2.2 h')
+    """
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,137 @@
+"""What a study says before it trains, learning rates that are tuned, and the model that is trained once more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from runs import SMALL
+
+BASE = ["compare", SMALL, "--recipes", "plain,augmented", "--repeats", "2", "--precision", "32-true"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "augend", *arguments], capture_output=True, text=True, timeout=300, env={**os.environ}
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def test_a_plan_trains_nothing(tmp_path: Path) -> None:
+    done = run(*BASE, "--budget", "120step", "--plan", "--out", str(tmp_path / "study"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "study").exists()
+    for said in ("200 pictures to train", "in all, ", "of memory", "can be separated", "under 300 steps", "120"):
+        assert said in done.stdout, said
+    raw = json.loads(run(*BASE, "--budget", "120step", "--equal", "seconds", "--plan", "--json").stdout)
+    seconds = [raw["predicted"][name]["training"] for name in ("plain", "augmented")]
+    steps = [raw["plan"][name]["steps"] for name in ("plain", "augmented")]
+    assert steps[1] == 120 and steps[0] > 60  # augmented is the reference; other processes disturb the clock
+    assert seconds[0] == pytest.approx(seconds[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--time", "1h", "--budget", "9step"], "give one of them"),
+        (["--time", "later"], "30min"),
+        (["--equal", "money"], "steps, seconds, flops"),
+        (["--prepare-only", "--tune", "3"], "leave --tune out"),
+        (["--weights", "nowhere.pt"], "nowhere.pt"),
+        (["--regime", "big"], "pretrained, scratch"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:
+    done = run(*BASE, *arguments, "--out", str(tmp_path / "study"))
+    assert done.returncode == 2 and fragment in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "study").exists()
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "study"
+    done = run(*BASE, "--budget", "80step", "--tune", "3", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("tuned ") == 2
+    return out
+
+
+def test_rates_are_chosen_on_validation_and_charged(tuned: Path) -> None:
+    record, results = read(tuned / "study.json"), read(tuned / "results.json")
+    for name, about in record["tuned"].items():
+        assert [float(rate) for rate in about["tried"]] == [0.001, 0.003, 0.009]
+        best = max(about["tried"].values())
+        chosen = about["override"].removeprefix("optimizer.lr=")
+        assert about["tried"][chosen] == best
+        spent = 0.0
+        for rate, reached in about["tried"].items():
+            run_folder = tuned / "tuning" / f"{name}-{rate}"
+            result = read(run_folder / "result.json")
+            assert result["valid"] == reached and result["steps"] == 20
+            spent += sum(v for part, v in result["ledger"]["seconds"].items() if part != "evaluation")
+        assert about["override"] in read(tuned / "trials" / f"{name}-r1" / "trial.json")["job"]["overrides"]
+        cost = results["recipes"][name]["cost"]
+        assert cost["parts"]["tuning"] == pytest.approx(spent)
+        assert cost["seconds"] == pytest.approx(cost["trained"] + spent)
+
+
+def test_the_model_has_seen_validation_too(tuned: Path) -> None:
+    results = read(tuned / "results.json")
+    advised = results["choice"]["advised"] or results["choice"]["leader"]
+    if results["choice"]["advised"] is None:
+        pytest.skip("nothing learned in 80 steps, so no model is handed over")
+    assert results["model"] == {"recipe": advised, "trained_on": "trainval"}
+    again = tuned / "refit" / advised
+    assert (tuned / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    assert (
+        read(again / "run.json")["data"]["main"]["counts"]["train"]
+        != read(tuned / "trials" / f"{advised}-r0" / "run.json")["data"]["main"]["counts"]["train"]
+    )
+    assert sum(read(again / "run.json")["data"]["main"]["counts"]["train"]) == 240
+    first = load_file(tuned / "trials" / f"{advised}-r0" / "model.safetensors")
+    assert any((first[name] != tensor).any() for name, tensor in load_file(tuned / "model.safetensors").items())
+    assert read(again / "plan.json")["budget"] == read(tuned / "trials" / f"{advised}-r0" / "plan.json")["budget"]
+
+
+def test_a_finished_study_is_left_as_it_is(tuned: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tuned.glob("*/*/model.safetensors")}
+    done = run("compare", "--out", str(tuned))
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in tuned.glob("*/*/model.safetensors")} == before
+
+
+def test_repeat_0s_own_model(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    done = run(*BASE[:4], "--repeats", "1", "--budget", "150step", "--refit", "train", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    results = read(out / "results.json")
+    if results["choice"]["advised"] is not None:
+        own = out / "trials" / f"{results['choice']['advised']}-r0" / "model.safetensors"
+        assert (out / "model.safetensors").read_bytes() == own.read_bytes() and not (out / "refit").exists()
+        assert results["model"]["trained_on"] == "train"
+
+
+@pytest.mark.slow
+def test_a_promise_of_time_is_kept(tmp_path: Path) -> None:
+    """Three minutes end within three and a half, and the ledger is within 15 % of what was predicted."""
+    import time
+
+    begun = time.monotonic()
+    done = run("compare", "--time", "3min", "--repeats", "3", "--out", str(tmp_path / "study"))
+    took = time.monotonic() - begun
+    assert done.returncode == 0, done.stderr
+    assert 100 < took < 210, took
+    for name, recipe in read(tmp_path / "study" / "results.json")["recipes"].items():
+        print(name, recipe["cost"]["used_of_predicted"])
+        assert recipe["cost"]["used_of_predicted"] == pytest.approx(1, abs=0.15), name

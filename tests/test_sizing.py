@@ -1,0 +1,184 @@
+"""Seconds become steps: plans are sized so that all cost alike and end in time, and what is left is estimated."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from augend import AugendError
+from augend.cli.remaining import Remaining, recipe_of
+from augend.recipes import resolve
+from augend.recipes.plan import Plan
+from augend.runner.hardware import Hardware
+from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.timing import PhaseTime, RunTime, time_plan
+from augend.study.request import Request, seconds_of
+from augend.study.sizing import SAFE, makespan, size
+from runs import SMALL
+
+SIZES = {"main": 200}
+
+
+def plan(recipe: str, **how: Any) -> Plan:
+    facts = {"sizes": SIZES, "traits": {"main": frozenset({"rotate", "crop"})}, "data": "digits", "model": "figure1"}
+    return resolve(recipe, split="conv3", budget="1000step", **facts, **how)
+
+
+PLANS = {"plain": plan("plain"), "augmented": plan("augmented"), "aug-ft": plan("aug-ft")}
+TIMES = {
+    "plain": RunTime((PhaseTime(0.010),), 1.0, 0.05, 0.5),
+    "augmented": RunTime((PhaseTime(0.016),), 1.0, 0.05, 0.5),
+    "aug-ft": RunTime((PhaseTime(0.010), PhaseTime(0.014, cached=0.004, fill=2.0, worth=100)), 1.0, 0.05, 0.5),
+}
+ORDER = [name for _ in range(5) for name in PLANS]
+
+
+def sized(**how: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "equal": "seconds",
+        "seconds": 300.0,
+        "reference": "augmented",
+        "order": ORDER,
+        "workers": 2,
+    }
+    return size(PLANS, TIMES, SIZES, **{**asked, **how})
+
+
+def test_equal_seconds_end_in_time() -> None:
+    found = sized()
+    training = [one.training for one in found.values()]
+    assert max(training) - min(training) < 0.02  # a step or two
+    whole = makespan([found[name].total for name in ORDER], 2)
+    assert 0.97 * SAFE * 300 < whole <= SAFE * 300
+    assert found["aug-ft"].budget > found["plain"].budget > found["augmented"].budget
+    assert sized(seconds=600.0)["plain"].budget > 1.9 * found["plain"].budget
+    assert sized(workers=1)["plain"].budget < 0.6 * found["plain"].budget
+    assert sized(more=1.0)["plain"].budget < 0.9 * found["plain"].budget
+
+
+def test_equal_steps_and_flops() -> None:
+    steps = {one.budget for one in sized(equal="steps").values()}
+    assert len(steps) == 1
+    flops = {"plain": [10], "augmented": [10], "aug-ft": [10, 5]}
+    found = sized(equal="flops", flops=flops)
+    assert found["plain"].budget == found["augmented"].budget
+    assert found["aug-ft"].budget == pytest.approx(found["plain"].budget * 10 / 7.5, rel=1e-3)
+
+
+def test_without_a_promise_the_reference_keeps_its_budget() -> None:
+    found = sized(seconds=None)
+    assert found["augmented"].budget == 1000
+    assert found["plain"].budget == 1600 and found["plain"].training == pytest.approx(16.0)
+
+
+def test_what_takes_fixed_steps_keeps_them() -> None:
+    fixed = {"plain": plan("plain", overrides=["plain.until=70step"])}
+    found = size(
+        fixed, TIMES, SIZES, equal="seconds", reference="plain", order=["plain"], workers=1, seconds=60.0
+    )  # fmt: skip
+    assert found["plain"].budget is None and found["plain"].training == pytest.approx(0.7)
+
+
+def test_too_little_time_gives_every_phase_a_step() -> None:
+    assert all(one.budget >= 1 for one in sized(seconds=0.1).values())
+    assert sized(seconds=0.1)["aug-ft"].budget >= 2
+
+
+def test_a_cache_that_does_not_pay_is_not_filled() -> None:
+    time = TIMES["aug-ft"].phases[1]
+    assert time.seconds(100) == pytest.approx(1.4) and time.seconds(101) == pytest.approx(2.404)
+    assert RunTime.from_json(TIMES["aug-ft"].to_json()) == TIMES["aug-ft"]
+
+
+@pytest.mark.parametrize("recipe", ["plain", "aug-ft"])
+def test_timing_is_of_real_steps(recipe: str) -> None:
+    """Timed steps against a run's own ledger; other processes may be running here, so only the order of size counts."""
+    from augend.runner.folder import RunFolder
+    from augend.runner.job import start
+
+    job = Job(data=SMALL, recipe=recipe, budget="200step", overrides=("pixels=tilt-5",))
+    splits, hardware = load_splits(job), Hardware(threads=1)
+    made = resolve_job(job, splits)
+    found = time_plan(made, splits, hardware)
+    assert len(found.phases) == len(made.phases)
+    if recipe == "aug-ft":
+        assert found.phases[1].cached is not None and found.phases[1].cached < found.phases[1].step
+        assert found.phases[1].fill > 0 and found.phases[1].worth == 200 * 5 // made.phases[1].rows
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as place:
+        result = start(job, RunFolder(Path(place) / "run"), hardware, splits=splits)
+    used = sum(v for part, v in result["ledger"]["seconds"].items() if part != "evaluation")
+    assert found.training(made) == pytest.approx(used, rel=0.6)
+
+
+@pytest.mark.parametrize(
+    ("given", "fragment"),
+    [
+        ({"time": "soon"}, "90s, 30min or 2h"),
+        ({"time": "0min"}, "90s, 30min or 2h"),
+        ({"time": "1h", "budget": "100step"}, "give one of them"),
+        ({"equal": "pictures"}, "steps, seconds, flops"),
+        ({"refit": "test"}, "train, trainval, all"),
+        ({"tune": 2}, "3 or more"),
+        ({"repeats": 0}, "1 or more"),
+    ],
+)
+def test_a_request_is_checked(given: Mapping[str, Any], fragment: str) -> None:
+    with pytest.raises(AugendError, match=re.escape(fragment)):
+        Request(**given)
+
+
+def test_lengths_of_time() -> None:
+    assert [seconds_of(text) for text in ("45s", "1.5 min", "2h", "1d")] == [45, 90, 7200, 86400]
+
+
+def test_recipes_of_trials() -> None:
+    assert [recipe_of(name) for name in ("aug-ft-r3", "refit/aug-ft", "tuning/aug-ft-0.01")] == ["aug-ft"] * 3
+
+
+def simulated(predicted: Mapping[str, float]) -> list[tuple[float, float | None]]:
+    """(time, what was estimated to be left) of a study of two recipes on two workers, every trial taking what it takes."""
+    took, steps = {"cheap": 10.0, "dear": 25.0}, {"cheap": 100, "dear": 100}
+    trials = [f"{name}-r{repeat}" for repeat in range(4) for name in took]
+    now = [0.0]
+    left = Remaining(trials, steps, 2, predicted, clock=lambda: now[0])
+    events: list[tuple[float, int, dict[str, Any]]] = []
+    count = itertools.count()
+    free = [0.0, 0.0]
+    for trial in trials:
+        begin = heapq.heappop(free)
+        seconds = took[recipe_of(trial)]
+        for part in range(1, 11):
+            line = {"trial": trial, "kind": "line", "global_step": 10 * part}
+            events.append((begin + seconds * (part - 0.9) / 10, next(count), line))
+        events.append((begin + seconds, next(count), {"trial": trial, "kind": "ended", "state": "finished"}))
+        heapq.heappush(free, begin + seconds)
+    said = []
+    for moment, _, event in sorted(events, key=lambda one: one[:2]):
+        now[0] = moment
+        left.hear(event)
+        said.append((moment, left.seconds()))
+    return said
+
+
+@pytest.mark.parametrize("predicted", [{}, {"cheap": 8.0, "dear": 20.0}])
+def test_the_end_is_estimated_after_the_first_repeat(predicted: dict[str, float]) -> None:
+    said = simulated(predicted)
+    end = said[-1][0]
+    for moment, left in said:
+        if moment >= 35.0:  # both recipes have ended once
+            assert left is not None and moment + left == pytest.approx(end, rel=0.1), moment
+    if predicted:
+        first = next(left for moment, left in said if left is not None)
+        assert first == pytest.approx(end, rel=0.3)
+
+
+def test_a_makespan() -> None:
+    assert makespan([3, 1, 1, 2], 2) == 4 and makespan([5.0], 3) == 5
