@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from augend.data.pictures import Split
 from augend.recipes.plan import Plan
 from augend.recipes.resolve import resolve
-from augend.runner import keeper
+from augend.runner import curve, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.loop import run
@@ -61,7 +61,7 @@ def once(made: Plan, split: Split, hardware: Hardware) -> tuple[float, dict[str,
 
 def main(pictures: int) -> None:
     torch.set_num_threads(1)
-    keeper.CURVE_POINTS = 1
+    curve.POINTS = 1
     keeper.SAVE_SECONDS = 1e9
     hardware = Hardware(threads=1, channels_last=True)
     split = made_up((3, 32, 32), pictures)

@@ -22,7 +22,7 @@ import torch
 from augend.checkpoint import write_json
 from augend.data.pictures import Split
 from augend.recipes.plan import Plan
-from augend.runner import keeper
+from augend.runner import curve, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resolve_job
@@ -54,7 +54,7 @@ def main(study: Path) -> None:
     record = json.loads((study / "study.json").read_text())
     hardware = Hardware(**{**record["hardware"], "threads": 1})
     torch.set_num_threads(1)
-    keeper.CURVE_POINTS, keeper.SAVE_SECONDS = 1, 1e9
+    curve.POINTS, keeper.SAVE_SECONDS = 1, 1e9
     jobs = {
         recipe["name"]: Job.from_json(
             json.loads((study / "trials" / f"{recipe['name']}-r0" / "trial.json").read_text())["job"]

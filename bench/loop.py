@@ -18,6 +18,7 @@ from augend.data.pictures import Pictures, Split
 from augend.order.epochs import Epochs
 from augend.randomness import Draws, seed_default_generators
 from augend.recipes.plan import Plan
+from augend.runner import curve
 from augend.runner import keeper as keeping
 from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
@@ -89,8 +90,8 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
         return losses
 
     torch.set_num_threads(1)
-    before = keeping.CURVE_POINTS, keeping.LINE_EVERY
-    keeping.CURVE_POINTS = 1  # the bare loop does not evaluate
+    before = curve.POINTS, keeping.LINE_EVERY
+    curve.POINTS = 1  # the bare loop does not evaluate
     try:
         keeping.LINE_EVERY = 1
         ours()
@@ -100,7 +101,7 @@ def bench(model: str, shape: tuple[int, int, int], rows: int, steps: int, rounds
         short = _of_one_step(plan)
         best = interleaved({"ours": ours, "setup": lambda: ours(short), "bare": lambda: bare() and None}, rounds)
     finally:
-        keeping.CURVE_POINTS, keeping.LINE_EVERY = before
+        curve.POINTS, keeping.LINE_EVERY = before
     # what a run does once (files, networks, the first step's checks) is measured by a run of one step, which is a step, too
     took = (best["ours"] - best["setup"]) / (steps - 1)
     plain = best["bare"] / steps

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 import augend
 from augend.cost import Ledger
 from augend.data.pictures import Pictures, Split
-from augend.runner import keeper
+from augend.runner import curve, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    keeper.CURVE_POINTS = 1
+    curve.POINTS = 1
     keeper.SAVE_SECONDS = 1e9
     keeper.Ledger = functools.partial(Ledger, clock=time.process_time)  # other processes do not count
     split = data(asked.pictures, asked.side)

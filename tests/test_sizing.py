@@ -31,9 +31,9 @@ def plan(recipe: str, **how: Any) -> Plan:
 
 PLANS = {"plain": plan("plain"), "augmented": plan("augmented"), "aug-ft": plan("aug-ft")}
 TIMES = {
-    "plain": RunTime((PhaseTime(0.010),), 1.0, 0.05, 0.5),
-    "augmented": RunTime((PhaseTime(0.016),), 1.0, 0.05, 0.5),
-    "aug-ft": RunTime((PhaseTime(0.010), PhaseTime(0.014, cached=0.004, fill=2.0, worth=100)), 1.0, 0.05, 0.5),
+    "plain": RunTime((PhaseTime(0.010),), 1.0, 0.05, 0.5, 40),
+    "augmented": RunTime((PhaseTime(0.016),), 1.0, 0.05, 0.5, 40),
+    "aug-ft": RunTime((PhaseTime(0.010), PhaseTime(0.014, cached=0.004, fill=2.0, worth=100)), 1.0, 0.05, 0.5, 40),
 }
 ORDER = [name for _ in range(5) for name in PLANS]
 

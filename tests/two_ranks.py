@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from augend import register
-from augend.runner import assembly, keeper
+from augend.runner import assembly, curve, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resume, start
@@ -48,7 +48,7 @@ def main() -> None:
     folder, ranks, recipe = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     keeper.LINE_EVERY = 1
     if len(sys.argv) > 4:  # an evaluation writes a line, too
-        keeper.LINE_EVERY, keeper.CURVE_POINTS = int(sys.argv[4]), 1
+        keeper.LINE_EVERY, curve.POINTS = int(sys.argv[4]), 1
     if len(sys.argv) > 5:
         kill_after(int(sys.argv[5]))
     seen: list[dict[str, Any]] = []

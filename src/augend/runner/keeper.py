@@ -25,6 +25,7 @@ from augend.evaluate.predict import logits
 from augend.recipes.durations import resolve_steps
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.schedules import OnPlateau
+from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, slices_of
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
@@ -38,8 +39,6 @@ __all__ = ["Keeper", "Listener", "silent"]
 Listener = Callable[[str, Mapping[str, Any]], None]
 
 LINE_EVERY = 50  # steps between lines of metrics: the only places where the host waits for the device
-CURVE_POINTS = 40  # validations a run
-CURVE_PICTURES = 2500  # validation pictures of a curve's point; phase ends and kept bests use all
 SAVE_SECONDS = 10.0
 
 
@@ -118,7 +117,7 @@ class Keeper:
             )
         split = splits["main"]
         self._curve = (
-            split.valid if len(split.valid) <= CURVE_PICTURES else split.valid.take(torch.arange(CURVE_PICTURES))
+            split.valid if len(split.valid) <= curve.PICTURES else split.valid.take(torch.arange(curve.PICTURES))
         )
 
     # ------------------------------------------------------------------ where to begin
@@ -192,6 +191,7 @@ class Keeper:
         """Say that the phase begins, and charge it from now on."""
         steps = [phase.steps for phase in self.plan.phases]
         self.total = None if None in steps else sum(s or 0 for s in steps)
+        self.points = curve.points(self.plan, len(self.splits["main"].valid))
         self.ledger.phase(self.spec.name)
         if self.at.global_step == 0 and self.at.metrics == 0:
             self._look()
@@ -249,7 +249,7 @@ class Keeper:
         if last or total is None:
             return last
         now, before = self.at.global_step, self.at.global_step - 1
-        return now * CURVE_POINTS // total != before * CURVE_POINTS // total
+        return now * self.points // total != before * self.points // total
 
     def line(self) -> None:
         """Write the mean of each term since the last line; a loss that is not finite stops the run."""

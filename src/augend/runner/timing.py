@@ -16,11 +16,11 @@ import torch
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
 from augend.recipes.plan import PhasePlan, Plan
+from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, stage
 from augend.runner.banks import drawn_views, worth_caching
 from augend.runner.fitting import Embedder
 from augend.runner.hardware import Hardware
-from augend.runner.keeper import CURVE_PICTURES, CURVE_POINTS
 from augend.runner.loop import CACHE_BYTES
 from augend.runner.outputs import Route
 from augend.runner.probe import stepper
@@ -72,12 +72,14 @@ class RunTime:
         begin: of loading data, building networks and whatever else comes before the first step.
         look: of one point of the validation curve.
         end: of predicting every split with the final weights.
+        valid: how many validation pictures there are.
     """
 
     phases: tuple[PhaseTime, ...]
     begin: float
     look: float
     end: float
+    valid: int
 
     def training(self, plan: Plan) -> float:
         """Seconds of training and what prepares it, as the ledger counts them, of a plan whose steps are known."""
@@ -85,7 +87,7 @@ class RunTime:
 
     def total(self, plan: Plan) -> float:
         """Wall-clock seconds of the run, evaluation included."""
-        looks = min(CURVE_POINTS, sum(phase.steps or 0 for phase in plan.phases))
+        looks = min(curve.points(plan, self.valid), sum(phase.steps or 0 for phase in plan.phases)) + len(plan.phases)
         return self.begin + self.training(plan) + looks * self.look + self.end
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +97,9 @@ class RunTime:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> RunTime:
         """What `to_json` wrote."""
-        return cls(tuple(PhaseTime(**one) for one in raw["phases"]), raw["begin"], raw["look"], raw["end"])
+        return cls(
+            tuple(PhaseTime(**one) for one in raw["phases"]), raw["begin"], raw["look"], raw["end"], raw["valid"]
+        )
 
 
 def time_plan(plan: Plan, splits: Mapping[str, Split], hardware: Hardware) -> RunTime:
@@ -116,7 +120,7 @@ def time_plan(plan: Plan, splits: Mapping[str, Split], hardware: Hardware) -> Ru
     main = on["main"]
     each = _looking(networks, plan, main, hardware)
     last = sum(len(part) for part in (main.valid, main.test, *main.shifted.values()))
-    return RunTime(phases, 2 * built, each * min(len(main.valid), CURVE_PICTURES), each * last)
+    return RunTime(phases, 2 * built, each * min(len(main.valid), curve.PICTURES), each * last, len(main.valid))
 
 
 def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
