@@ -92,6 +92,7 @@ def test_too_little_time_gives_every_phase_a_step() -> None:
 def test_a_cache_that_does_not_pay_is_not_filled() -> None:
     time = TIMES["aug-ft"].phases[1]
     assert time.seconds(100) == pytest.approx(1.4) and time.seconds(101) == pytest.approx(2.404)
+    assert PhaseTime(0.0, 0.0, 7.0, worth=-1).seconds(0) == 7.0  # a closed form takes no steps
     assert RunTime.from_json(TIMES["aug-ft"].to_json()) == TIMES["aug-ft"]
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import os
+import socket
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +22,8 @@ from augend.models.weights import load_weights, put_weights
 from augend.names import known, lookup, nearest, options
 
 __all__ = ["build"]
+
+HUB_SECONDS = 5.0
 
 _Scale = tuple[Sequence[float], Sequence[float]]
 
@@ -189,7 +195,7 @@ def _timm(
             raise AugendError(f"model {word!r} with {chosen}: {_line(error)}") from error
         except Exception as error:  # the hub, the network and timm's own checks
             if pretrained or word.startswith("hf-hub:"):
-                raise _unreachable(word, _line(error)) from error
+                raise _unreachable(word, _why_not(error)) from error
             raise AugendError(f"model {word!r} for pictures {tuple(shape)} with {chosen}: {_line(error)}") from error
     cfg: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     return model, (cfg["mean"], cfg["std"]) if cfg.get("mean") is not None else None
@@ -202,17 +208,44 @@ def _offline() -> bool:
 def _prepare_hub() -> None:
     """What the hub's client reads when it is imported: how long to wait, and whether to try at all."""
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
-    if _offline():
+    if _offline() or not _reachable():
         os.environ["HF_HUB_OFFLINE"] = "1"
         from huggingface_hub import constants
 
         constants.HF_HUB_OFFLINE = True  # it may have been imported before
 
 
+@functools.cache
+def _reachable() -> bool:
+    """Whether the hub answers within five seconds; its client would try again and again for a minute."""
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    answered = threading.Event()
+
+    def knock() -> None:
+        with contextlib.suppress(OSError):
+            where = (address.hostname or "", address.port or (80 if address.scheme == "http" else 443))
+            with socket.create_connection(where, timeout=HUB_SECONDS):
+                answered.set()
+
+    thread = threading.Thread(target=knock, daemon=True)  # looking a name up knows no limit of its own
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return answered.is_set()
+
+
+def _why_not(error: Exception) -> str:
+    if _offline():
+        return "AUGEND_OFFLINE is set"
+    return _line(error) if _reachable() else "the hub cannot be reached"
+
+
 def _unreachable(word: str, reason: str) -> AugendError:
     return AugendError(
-        f"model {word!r}: its pretrained weights cannot be had ({reason}); "
-        "give --weights FILE, or --no-pretrained to start from scratch"
+        f"model {word!r}: its pretrained weights are neither on this machine nor to be had ({reason}); give a file of weights"
     )
 
 

@@ -44,7 +44,7 @@ class PhaseTime:
         step: of a step, nothing cached.
         cached: of a step above a filled cache; None where nothing can be cached.
         fill: of filling it.
-        worth: steps from which on it is filled (0: always).
+        worth: more steps than these are worth filling it (0: any; -1: a closed form, which takes none).
     """
 
     step: float
@@ -127,7 +127,7 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     scene = stage(spec, networks, splits, seed=0, channels_last=hardware.channels_last)
     chosen = worth_caching(scene, PLENTY, CACHE_BYTES)
     if spec.fit is not None:
-        return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware))
+        return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware), worth=-1)
     plain = _median(stepper(scene, hardware)) if spec.cache in ("auto", False) or not chosen else 0.0
     if not chosen:
         return PhaseTime(plain)

@@ -42,7 +42,10 @@ def settled(asked: Request) -> tuple[Request, list[str]]:
         except AugendError as error:
             if asked.regime == "pretrained":
                 raise
-            notes.append(f"NO PRETRAINED WEIGHTS: training from scratch, which few pictures suffer from ({error})")
+            notes.append(
+                "NO PRETRAINED WEIGHTS, so training is from scratch, which few pictures suffer from; give --weights FILE "
+                f"if you have one. {error}"
+            )
     found = dataclasses.replace(asked, **words)
     if not found.recipes:
         found = dataclasses.replace(found, recipes=_recipes(found))
