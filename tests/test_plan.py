@@ -135,3 +135,21 @@ def test_a_promise_of_time_is_kept(tmp_path: Path) -> None:
     for name, recipe in read(tmp_path / "study" / "results.json")["recipes"].items():
         print(name, recipe["cost"]["used_of_predicted"])
         assert recipe["cost"]["used_of_predicted"] == pytest.approx(1, abs=0.15), name
+
+
+def test_stopping_does_not_wait_for_an_idle_worker(tmp_path: Path) -> None:
+    """A worker that ended its trial before the signal came would wait for the next name, and the study for it."""
+    import time
+
+    from augend.study.pool import Pool
+
+    pool = Pool(tmp_path, 1)
+    worker = pool._workers[0]
+    try:
+        assert pool._events.get(timeout=60)[1] is not None  # it is ready, and has no signal to answer
+        begun = time.monotonic()
+        worker.send_signal = lambda number: None  # type: ignore[method-assign]
+        pool.stop(timeout=20.0)
+        assert time.monotonic() - begun < 10 and worker.returncode == 0
+    finally:
+        worker.kill()

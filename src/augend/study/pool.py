@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -103,6 +104,9 @@ class Pool:
         for worker in self._workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
+            assert worker.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.close()  # one whose trial ended just before the signal waits for the next name
         for worker in self._workers:
             try:
                 worker.wait(timeout)
@@ -119,10 +123,8 @@ class Pool:
             self.stop()
         for worker in self._workers:
             assert worker.stdin is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 worker.stdin.close()
-            except BrokenPipeError:
-                continue
         for worker in self._workers:
             try:
                 worker.wait(10)
