@@ -153,3 +153,33 @@ def test_stopping_does_not_wait_for_an_idle_worker(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 10 and worker.returncode == 0
     finally:
         worker.kill()
+
+
+def test_one_process_runs_recipes_of_other_roles(tmp_path: Path) -> None:
+    """A repeat's recipes share the data that a process has read; one with a role more has that read too."""
+    from augend.study.compare import open_study
+    from augend.study.trials import run_trial
+
+    given = {"data": SMALL, "recipes": ("plain", "transfer-embed"), "budget": "12step", "precision": "32-true"}
+    study = open_study(tmp_path / "study", {**given, "repeats": 1}, "test")
+    for name in study.names:
+        assert run_trial(study.path / "trials" / name, lambda kind, values: None) == "finished", name
+
+
+def test_a_set_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from augend.runner import job as jobs
+
+    read: list[str] = []
+    before = jobs.load_data
+
+    def counted(text: str, **how: Any) -> Any:
+        read.append(text)
+        return before(text, **how)
+
+    monkeypatch.setattr(jobs, "load_data", counted)
+    kept: jobs.Kept = {}
+    first = jobs.load_splits(jobs.Job(data=SMALL, recipe="plain"), kept=kept)
+    second = jobs.load_splits(jobs.Job(data=SMALL, recipe="transfer-embed"), kept=kept)
+    assert read == [SMALL] and second["base"] is second["main"] is first["main"]
+    jobs.load_splits(jobs.Job(data=SMALL, recipe="plain", repeat=1), kept=kept)
+    assert read == [SMALL, SMALL]

@@ -23,7 +23,7 @@ from augend.runner.hardware import Hardware, describe, main_rank, program
 from augend.runner.keeper import Listener, silent
 from augend.runner.loop import run
 
-__all__ = ["Job", "check_plan", "join", "load_splits", "resolve_job", "resume", "start"]
+__all__ = ["Job", "Kept", "check_plan", "join", "load_splits", "resolve_job", "resume", "start"]
 
 
 DEFAULT_BUDGET = "30epoch"
@@ -76,11 +76,21 @@ class Job:
         return cls(**{**raw, "overrides": tuple(raw["overrides"]), "plugins": tuple(raw["plugins"])})
 
 
-def load_splits(job: Job, words: Mapping[str, str] | None = None, progress: Progress | None = None) -> dict[str, Split]:
+Kept = dict[tuple[Any, ...], Split]
+"""Data sets that were read, by all that they depend on; whoever holds it decides how long."""
+
+
+def load_splits(
+    job: Job,
+    words: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    kept: Kept | None = None,
+) -> dict[str, Split]:
     """The data of every role that the recipe uses (or of the roles given: a begun run needs its recipe's file no more).
 
     Args:
         progress: called with (files done, files in all) while a folder is decoded.
+        kept: sets that need not be read again; what is read is put there. Roles that name one set share it.
     """
     from augend.recipes import roles
 
@@ -92,19 +102,27 @@ def load_splits(job: Job, words: Mapping[str, str] | None = None, progress: Prog
         params=job.params,
         settings=job.settings,
     )
-    splits = {
-        role: load_data(
-            text,
-            root=job.root,
-            seed=job.seed,
-            repeat=job.repeat,
-            size=job.size,
-            group=job.group if role == "main" else None,
-            fit=job.fit if role == "main" else "crop",
-            progress=progress,
-        )
-        for role, text in words.items()
-    }
+    kept = {} if kept is None else kept
+
+    def read(text: str) -> Split:
+        how = (
+            (job.group, job.fit) if text == words["main"] else (None, "crop")
+        )  # other sets are no folder of these groups
+        key = (text, job.root, job.seed, job.repeat, job.size, *how)
+        if key not in kept:
+            kept[key] = load_data(
+                text,
+                root=job.root,
+                seed=job.seed,
+                repeat=job.repeat,
+                size=job.size,
+                group=how[0],
+                fit=how[1],
+                progress=progress,
+            )
+        return kept[key]
+
+    splits = {role: read(text) for role, text in words.items()}
     return {**splits, "main": widened(splits["main"], job.refit)}
 
 

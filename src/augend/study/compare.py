@@ -22,7 +22,7 @@ from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
-from augend.runner.job import check_plan, load_splits, resolve_job
+from augend.runner.job import Kept, check_plan, load_splits, resolve_job
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
 from augend.study.regime import settled
@@ -141,19 +141,23 @@ def plan_study(
     """
     for plugin in request.plugins:
         load_plugin(plugin)
-    request, said = settled(request)
+    kept: Kept = {}  # recipes share their data, which is read once
+    request, said = settled(request, kept, progress)
     if len(set(request.recipes)) != len(request.recipes):
         raise AugendError("--recipes names a recipe twice; copy it under another name to see it beside itself")
-    splits = load_splits(request.job(request.recipes[0], 0), progress=progress)
-    plans = {
-        recipe: resolve_job(job, load_splits(job)) for recipe in request.recipes for job in [request.job(recipe, 0)]
-    }
+    splits = {recipe: load_splits(request.job(recipe, 0), None, progress, kept) for recipe in request.recipes}
+
+    def resolved() -> dict[str, Plan]:
+        return {recipe: resolve_job(request.job(recipe, 0), splits[recipe]) for recipe in request.recipes}
+
+    plans = resolved()
     for recipe, plan in plans.items():
-        check_plan(plan, splits if set(plan.roles) <= set(splits) else load_splits(request.job(recipe, 0)))
+        check_plan(plan, splits[recipe])
     names = [plan.recipe for plan in plans.values()]
     reference = request.reference if request.reference in names else names[0]
-    hardware = _hardware(request, next(iter(plans.values())), splits)
-    main = splits["main"]
+    first = request.recipes[0]
+    hardware = _hardware(request, plans[first], splits[first])
+    main = splits[first]["main"]
     counts = main.train.counts(len(main.classes))
     metric = request.metric
     if metric == "auto":
@@ -183,36 +187,36 @@ def plan_study(
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
-        "rate": float(next(iter(plans.values())).phases[0].optimizer.options["lr"]),
+        "rate": float(plans[first].phases[0].optimizer.options["lr"]),
     }
     study = Study(out, request, record)
     if timed or request.time is not None or request.equal in ("seconds", "flops"):
-        found = _sized(study, {plan.recipe: plan for plan in plans.values()}, splits, begun)
+        found = _sized(study, {plan.recipe: (plan, splits[recipe]) for recipe, plan in plans.items()}, begun)
         budgets = {name: f"{one.budget}step" for name, one in found.items() if one.budget is not None}
         study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
-        plans = {
-            recipe: resolve_job(job, load_splits(job)) for recipe in request.recipes for job in [request.job(recipe, 0)]
-        }
+        plans = resolved()
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, main) for plan in plans.values()}
     return study
 
 
-def _sized(study: Study, plans: Mapping[str, Plan], splits: Mapping[str, Split], begun: float) -> dict[str, Sized]:
-    """Budgets that cost alike, and that together end in time."""
+def _sized(study: Study, plans: Mapping[str, tuple[Plan, Mapping[str, Split]]], begun: float) -> dict[str, Sized]:
+    """Budgets that cost alike, and that together end in time; `plans` with the data that each was made for."""
     request, hardware = study.request, Hardware(**study.record["hardware"])
     equal = request.equal or ("seconds" if request.time is not None else "steps")
     workers = workers_for(study)
     times = measure({name: request.job(study.files[name], 0) for name in plans}, hardware, workers)
-    flops = {n: [each for _, each in plan_flops(p, splits)] for n, p in plans.items()} if equal == "flops" else None
+    flops = None
+    if equal == "flops":
+        flops = {name: [each for _, each in plan_flops(*made)] for name, made in plans.items()}
     left = None
     if request.time is not None:
         left = seconds_of(request.time) - (time.monotonic() - begun) - AROUND
     return size(
-        plans,
+        {name: plan for name, (plan, _) in plans.items()},
         times,
-        {role: len(split.train) for role, split in splits.items()},
+        {role: len(split.train) for _, splits in plans.values() for role, split in splits.items()},
         equal=equal,
         reference=study.record["reference"],
         order=[name.rpartition("-r")[0] for name in study.names],

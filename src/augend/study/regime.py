@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from augend.contract import AugendError, Component
+from augend.data.cache import Progress
 from augend.data.named import cache_folder
 from augend.recipes.library import known
-from augend.runner.job import load_splits
+from augend.runner.job import Kept, load_splits
 from augend.study.request import DIGITS, Request
 
 __all__ = ["settled"]
@@ -26,8 +27,13 @@ BACKBONES = ("mobilenetv3_small_100", "resnet18")  # of a CPU: whichever is fast
 REGIMES = ("auto", "pretrained", "scratch")
 
 
-def settled(asked: Request) -> tuple[Request, list[str]]:
-    """The request with regime, network, weights, size, recipes and reference filled in, and what is to be said about it."""
+def settled(asked: Request, kept: Kept, progress: Progress | None = None) -> tuple[Request, list[str]]:
+    """The request with regime, network, weights, size, recipes and reference filled in, and what is to be said about it.
+
+    Args:
+        kept: data that were read, see `augend.runner.job.load_splits`.
+        progress: called with (files done, files in all) while a folder is decoded.
+    """
     if asked.regime not in REGIMES:
         raise AugendError(f"--regime is {asked.regime!r}; it is one of {', '.join(REGIMES)}")
     if asked.regime == "scratch" and asked.weights is not None:
@@ -48,7 +54,7 @@ def settled(asked: Request) -> tuple[Request, list[str]]:
             )
     found = dataclasses.replace(asked, **words)
     if not found.recipes:
-        found = dataclasses.replace(found, recipes=_recipes(found))
+        found = dataclasses.replace(found, recipes=_recipes(found, kept, progress))
     if not found.reference:
         usual = "finetune" if found.regime == "pretrained" else "augmented"
         found = dataclasses.replace(found, reference=usual)
@@ -65,13 +71,13 @@ def _own_pictures(asked: Request) -> bool:
     return own and (asked.model is None or asked.model not in names.known("model"))
 
 
-def _recipes(asked: Request) -> tuple[str, ...]:
+def _recipes(asked: Request, kept: Kept, progress: Progress | None) -> tuple[str, ...]:
     if asked.data == DIGITS:
         return EMBEDDED
     if asked.regime == "pretrained":
         wanted: tuple[str, ...] = PRETRAINED
     else:
-        split = load_splits(asked.job("plain", 0))["main"]
+        split = load_splits(asked.job("plain", 0), None, progress, kept)["main"]
         wanted = SCRATCH if len(split.train) < LARGE else SCRATCH_LARGE
     built = {recipe.name for recipe in known()}
     return tuple(name for name in wanted if name in built)

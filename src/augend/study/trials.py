@@ -13,12 +13,12 @@ from augend.data.pictures import Split
 from augend.names import load_plugin
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
-from augend.runner.job import Job, load_splits, resume, start
+from augend.runner.job import Job, Kept, load_splits, resume, start
 from augend.study.evidence import read_json
 
 __all__ = ["prepare_trial", "run_trial", "state_of", "trial_folder", "trial_name"]
 
-_LAST: dict[str, dict[str, Split]] = {}  # the data of the last trial: recipes of one repeat share it
+_KEPT: Kept = {}  # the data of the last trial: recipes of one repeat share them
 
 
 def trial_name(recipe: str, repeat: int) -> str:
@@ -83,10 +83,6 @@ def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wa
 
 
 def _splits(job: Job) -> dict[str, Split]:
-    key = repr(
-        (job.data, job.root, job.seed, job.repeat, job.size, job.group, job.fit, job.refit, sorted(job.params.items()))
-    )
-    if key not in _LAST:
-        _LAST.clear()
-        _LAST[key] = load_splits(job)
-    return _LAST[key]
+    for key in [key for key in _KEPT if key[1:5] != (job.root, job.seed, job.repeat, job.size)]:
+        del _KEPT[key]
+    return load_splits(job, kept=_KEPT)
