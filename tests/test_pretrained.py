@@ -139,3 +139,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     done = run(asked, None, tmp_path / "cache")
     assert done.returncode == 2 and "--model" in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "s").exists()
+
+
+def test_what_is_no_file_of_weights_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("no weights")
+    data = fill(tmp_path / "data", {"cat": 8, "dog": 8})
+    done = run(
+        ["-m", "augend", "compare", str(data), "--weights", str(tmp_path / "notes.md")], None, tmp_path / "cache"
+    )
+    assert done.returncode == 2 and "notes.md" in done.stderr and "weights_only" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -89,6 +89,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> Classifier:
         torch.Size([1, 2])
     """
     file = Path(path)
+    if not file.exists():
+        raise AugendError(f"{path}: there is no such folder of a run or study, nor such a file")
     if file.is_dir():
         file = file / "model.safetensors"
     if not file.is_file() and (file.parent / "study.json").is_file():

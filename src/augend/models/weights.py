@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
             return dict(load_file(file))
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch would advise to unpickle it after all
+        raise AugendError(
+            f"weights {path}: no state dict, or one that holds more than tensors, and objects of other code are never "
+            "loaded; save model.state_dict(), or safetensors"
+        ) from error
     except Exception as error:  # whatever a damaged or foreign file makes the readers say
         first = str(error).strip().split("\n")[0]
         raise AugendError(f"weights {path}: cannot be read as safetensors or as a state dict ({first})") from error

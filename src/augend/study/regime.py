@@ -102,7 +102,9 @@ def _side(asked: Request, model: str) -> int | None:
 
 def _fitting(file: Path) -> str:
     from augend.models import build
+    from augend.models.weights import read_weights
 
+    read_weights(file)  # what cannot be read at all is no question of which network
     said = []
     for model in BACKBONES:
         try:
