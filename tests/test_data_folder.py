@@ -61,8 +61,9 @@ def test_real_jpegs(tmp_path: Path) -> None:
         assert split.classes[int(split.train.labels[i])] == name.split("/")[0]
     small = load(tmp_path / "data", size=32)
     assert small.train.ids == split.train.ids
-    resized = functional.resize(split.train.pixels, [32, 32], antialias=True)
-    assert (small.train.pixels.float() - resized.float()).abs().max() <= 1
+    resized = functional.resize(split.train.pixels, [37, 37], antialias=True)
+    assert (small.train.kept.float() - resized.float()).abs().max() <= 1
+    assert torch.equal(small.train.pixels, functional.center_crop(small.train.kept, [32, 32]))
     assert load(tmp_path / "data", repeat=1).test.ids != split.test.ids
     assert load(tmp_path / "data", train=30, valid=12).train.counts(6) == [5] * 6
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 __all__ = ["PARTS", "Flops", "Ledger", "PhaseCost", "count_flops"]
 
-PARTS = ("data", "augment", "step", "cache", "evaluation", "order")
-"""What seconds are split into."""
+PARTS = ("decoding", "data", "augment", "step", "cache", "evaluation", "order")
+"""What seconds are split into. Files are decoded once for all runs; each is charged what that took for its own pictures."""
 
 _COUNTS = ("rows", "pictures", "forward", "backward", "flops")
 
@@ -175,7 +175,7 @@ class PhaseCost:
         cost = cls()
         for name in (*_COUNTS, "memory"):
             setattr(cost, name, int(values[name]))
-        cost.seconds = [float(values["seconds"][part]) for part in PARTS]
+        cost.seconds = [float(values["seconds"].get(part, 0.0)) for part in PARTS]
         return cost
 
 
@@ -227,6 +227,10 @@ class Ledger:
         self._seconds[self._numbers[part]] += now - self._last
         self._last = now
 
+    def spend(self, part: str, seconds: float) -> None:
+        """Charge seconds that were spent before, by whoever decoded the pictures."""
+        self._seconds[self._numbers[part]] += seconds
+
     def restart(self) -> None:
         """Forget the seconds since the last lap: what was done belongs to nobody (saving, drawing, waiting)."""
         self._last = self._clock()
@@ -258,13 +262,16 @@ class Ledger:
         self._seconds = self._now.seconds
 
     def to_json(self) -> str:
-        """The text of ``ledger.json``: `phases` and `total`, each with its `training_seconds`."""
+        """The text of ``ledger.json``: `phases` and `total`, each with its `training_seconds`, and without decoding."""
         described = {name: _described(cost) for name, cost in self.phases.items()}
         return json.dumps({"schema": 1, "phases": described, "total": _described(self.total())}, indent=1)
 
 
 def _described(cost: PhaseCost) -> dict[str, Any]:
-    return {**cost.to_dict(), "training_seconds": cost.training_seconds}
+    training = cost.training_seconds
+    # what one more run on the same pictures costs: they are decoded already
+    marginal = training - cost.seconds[PARTS.index("decoding")]
+    return {**cost.to_dict(), "training_seconds": training, "marginal_seconds": marginal}
 
 
 def _resident() -> int:

@@ -27,11 +27,15 @@ class Operation:
     Attributes:
         word: what a recipe calls it.
         moves: True: pixels only change places, so `apply` takes uint8 pictures as well.
+        cuts: True: a part of the picture is cut out, so `apply` takes larger pictures than come out, and that size.
+        mirrors: True: what is in the middle stays there, so larger pictures may be given.
         variants: number of outcomes when finite, None when infinite. Variant 0 is the identity where there is one.
     """
 
     word: ClassVar[str] = ""
     moves: ClassVar[bool] = False
+    cuts: ClassVar[bool] = False
+    mirrors: ClassVar[bool] = False
     variants: int | None = field(default=None, init=False, repr=False)
 
     def sources(self, progress: float) -> int:

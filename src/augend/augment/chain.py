@@ -44,6 +44,8 @@ class Chain:
         mixing: the mixing operation, or None.
         pairing: the mixing operation if it pairs rows of the batch, or None.
         variants: number of outcomes when finite, else None.
+        reaches: whether `apply` takes pictures with a margin around `size`, out of which its first crop is cut; flips may
+            stand before it. Otherwise the middle must be given.
 
     Example:
         >>> from augend.augment.geometry import HFlip, Rotations
@@ -54,7 +56,7 @@ class Chain:
 
     moves = False
 
-    def __init__(self, ops: Sequence[Augment | Mixing] = ()) -> None:
+    def __init__(self, ops: Sequence[Augment | Mixing] = (), size: tuple[int, int] | None = None) -> None:
         mixing = [op for op in ops if isinstance(op, Mixing)]
         if len(mixing) > 1:
             raise AugendError(f"a view can mix pictures only once, found {', '.join(map(_name, mixing))}; keep one")
@@ -63,6 +65,9 @@ class Chain:
         self.mixing: Mixing | None = mixing[0] if mixing else None
         self.pairing: Pairing | None = self.mixing if isinstance(self.mixing, Pairing) else None
         self.ops: tuple[Augment, ...] = tuple(op for op in ops if not isinstance(op, Mixing))
+        first = next((op for op in self.ops if not getattr(op, "mirrors", False)), None)
+        self.size, self.reaches = size, size is not None and first is not None and getattr(first, "cuts", False)
+        self._cutting = first if self.reaches else None
         self._names = [f"{position}:{_name(op)}" for position, op in enumerate(ops)]
         counts = [op.variants for op in self.ops]
         finite = math.prod(count for count in counts if count is not None)
@@ -146,7 +151,9 @@ class Chain:
                 parts = [*parts, (number % count).to(params.dtype)[:, None]]
                 number = number // count
         for op, part in zip(self.ops, parts, strict=True):
-            x = op.apply(x if getattr(op, "moves", False) else pixels.to_float(x), part)
+            x = x if getattr(op, "moves", False) else pixels.to_float(x)
+            # only the built-in crop knows a size, and only the chain knows that it is the first
+            x = op.apply(x, part, self.size) if op is self._cutting else op.apply(x, part)  # type: ignore[call-arg]
         return pixels.to_float(x)
 
     def describe(self) -> str:

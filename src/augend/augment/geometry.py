@@ -34,6 +34,7 @@ class HFlip(Coin):
     """
 
     word: ClassVar[str] = "hflip"
+    mirrors: ClassVar[bool] = True
     moves: ClassVar[bool] = True
 
     def apply(self, x: Tensor, params: Tensor) -> Tensor:
@@ -46,6 +47,7 @@ class VFlip(Coin):
     """Top and bottom exchanged with probability p; two variants."""
 
     word: ClassVar[str] = "vflip"
+    mirrors: ClassVar[bool] = True
     moves: ClassVar[bool] = True
 
     def apply(self, x: Tensor, params: Tensor) -> Tensor:
@@ -91,6 +93,7 @@ class ResizedCrop(Operation):
     """
 
     word: ClassVar[str] = "resized-crop"
+    cuts: ClassVar[bool] = True
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
@@ -102,9 +105,9 @@ class ResizedCrop(Operation):
         """float32 ``(rows, 22)`` in [0, 1)."""
         return draws.uniform(2 * ATTEMPTS + 2)
 
-    def apply(self, x: Tensor, params: Tensor) -> Tensor:
-        """float32 ``(rows, C, H, W)``."""
-        return pixels.resized_crop(x, self.boxes(params, *x.shape[-2:]))
+    def apply(self, x: Tensor, params: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """float32 ``(rows, C, H, W)``; `size`: height and width of the result, the input's by default."""
+        return pixels.resized_crop(x, self.boxes(params, *x.shape[-2:]), size)
 
     def boxes(self, params: Tensor, height: int, width: int) -> Tensor:
         """int64 ``(rows, 4)``: top, left, height, width."""

@@ -13,7 +13,15 @@ __all__ = ["grid"]
 GAP = 2  # white pixels around every picture
 
 
-def grid(pictures: Tensor, chain: Chain, draws: Draws, columns: int, progress: float = 0.0) -> Tensor:
+def grid(
+    pictures: Tensor,
+    chain: Chain,
+    draws: Draws,
+    columns: int,
+    progress: float = 0.0,
+    *,
+    whole: Tensor | None = None,
+) -> Tensor:
     """Pictures beside their augmented versions, one line each.
 
     Args:
@@ -22,6 +30,7 @@ def grid(pictures: Tensor, chain: Chain, draws: Draws, columns: int, progress: f
         draws: where the numbers come from; column j uses its child "column j", row i the key i.
         columns: augmented versions beside the original.
         progress: of the phase, 0 .. 1, for strengths that follow it.
+        whole: the same pictures with a margin around them, for a chain that reaches into it.
 
     Returns:
         uint8 ``(C, n (H + 2) + 2, (columns + 1) (W + 2) + 2)``.
@@ -29,7 +38,8 @@ def grid(pictures: Tensor, chain: Chain, draws: Draws, columns: int, progress: f
     count, channels, height, width = pictures.shape
     sources = chain.sources(progress)
     partners = (torch.arange(count)[:, None] + torch.arange(sources)) % max(count, 1)
-    x = pictures.index_select(0, partners.flatten().to(pictures.device))
+    given = whole if whole is not None and chain.reaches else pictures
+    x = given.index_select(0, partners.flatten().to(pictures.device))
     parts = sources if chain.pairing is None else torch.arange(count, device=pictures.device).roll(-1)
     targets = torch.zeros(len(x), 1, device=pictures.device)
     shown = [pictures]

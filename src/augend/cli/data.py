@@ -119,9 +119,10 @@ def _write_grid(split: Split, augment: str, file: Path) -> None:
 
     if file.suffix.lower() != ".png":
         raise AugendError(f"--grid {file}: give a file that ends in .png")
-    chain = Chain([build(op.component) for op in _operations(augment, sorted(split.traits))])
+    chain = Chain([build(op.component) for op in _operations(augment, sorted(split.traits))], split.shape[1:])
     first = [int((split.train.labels == c).nonzero()[0]) for c in sorted(set(split.train.labels.tolist()))[:_ROWS]]
-    page = grid(split.train.take(first).pixels[:], chain, Draws(0, "grid", 0, torch.arange(len(first))), _COLUMNS)
+    shown, draws = split.train.take(first), Draws(0, "grid", 0, torch.arange(len(first)))
+    page = grid(shown.pixels[:], chain, draws, _COLUMNS, whole=shown.kept[:])
     array = page.permute(1, 2, 0).numpy()
     try:
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(file)

@@ -38,8 +38,10 @@ Progress = Callable[[int, int], None]
 
 SAVE_SECONDS = 1.0  # how often what was decoded is made safe from a kill
 
-_VERSION = 2  # of what `look` makes of a file; a higher one leaves old entries unread
+_VERSION = 3  # of what `look` makes of a file; a higher one leaves old entries unread
 _TASK_FILES, _TASK_BYTES = 32, 4 << 20  # what a thread takes at once
+
+_Result = tuple[Seen | Exception, float]  # of a file: what was seen or what was wrong, and the seconds it took
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Decoded:
         digests: for each picture 32 hexadecimal digits over its pixels, equal for equal pictures.
         taken: when each was taken, in seconds, or None.
         sizes: int64 ``(n, 2)``, width and height of each in its file.
+        seconds: float64 ``(n,)``, what decoding each took on one thread, whenever that was.
         entry: the folder of the cache's entry.
     """
 
@@ -62,6 +65,7 @@ class Decoded:
     digests: list[str]
     taken: list[int | None]
     sizes: NDArray[np.int64]
+    seconds: NDArray[np.float64]
     entry: Path
 
     def greys(self) -> NDArray[np.uint8]:
@@ -161,8 +165,8 @@ class _Writer:
         self.lines: list[bytes] = []
         self.saved = time.monotonic()
 
-    def add(self, stamp: list[Any], seen: Seen) -> None:
-        """A file that was decoded."""
+    def add(self, stamp: list[Any], seen: Seen, seconds: float) -> None:
+        """A file that was decoded, and how long that took."""
         self.rows.write(seen.pixels.data)
         self.greys.write(np.ascontiguousarray(seen.greys).data)
         digest = hashlib.blake2b(seen.pixels.data, digest_size=16)
@@ -174,6 +178,7 @@ class _Writer:
                 "grey": seen.grey,
                 "size": [seen.width, seen.height],
                 "taken": seen.taken,
+                "seconds": round(seconds, 6),
                 "digest": digest.hexdigest(),
             }
         )
@@ -223,17 +228,18 @@ def _decode(
     passing: dict[str, str] = {}
     task_files = max(1, min(_TASK_FILES, _TASK_BYTES // entry.width))
 
-    def task(part: Sequence[list[Any]]) -> list[Seen | Exception]:
-        result: list[Seen | Exception] = []
+    def task(part: Sequence[list[Any]]) -> list[_Result]:
+        result: list[_Result] = []
         for name, *_ in part:
+            begun = time.perf_counter()
             try:
-                result.append(look(folder / name, entry.side, fit))
+                result.append((look(folder / name, entry.side, fit), time.perf_counter() - begun))
             except Exception as error:  # Pillow's plug-ins raise anything, SyntaxError and struct.error among it
-                result.append(error)
+                result.append((error, 0.0))
         return result
 
     parts = [stamps[begin : begin + task_files] for begin in range(0, len(stamps), task_files)]
-    waiting: deque[tuple[Sequence[list[Any]], Future[list[Seen | Exception]]]] = deque()
+    waiting: deque[tuple[Sequence[list[Any]], Future[list[_Result]]]] = deque()
     writer, done = _Writer(entry), 0
     pool = ThreadPoolExecutor(_threads())
     try:
@@ -247,9 +253,9 @@ def _decode(
                 if not waiting or (part is not None and len(waiting) < 2 * _threads()):
                     continue
                 finished, future = waiting.popleft()
-                for stamp, seen in zip(finished, future.result(), strict=True):
+                for stamp, (seen, seconds) in zip(finished, future.result(), strict=True):
                     if isinstance(seen, Seen):
-                        writer.add(stamp, seen)
+                        writer.add(stamp, seen, seconds)
                     elif isinstance(seen, OSError) and seen.errno is not None:
                         passing[stamp[0]] = reason(seen)  # a right that is missing, a disk that fails
                     else:
@@ -350,5 +356,6 @@ def decoded(
         [line["digest"] for _, line in good],
         [line["taken"] for _, line in good],
         np.array([line["size"] for _, line in good], np.int64).reshape(-1, 2),
+        np.array([line["seconds"] for _, line in good], np.float64),
         entry.path,
     )

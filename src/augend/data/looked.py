@@ -22,7 +22,10 @@ from augend.data.listing import Entry, Listing
 from augend.data.named import cache_folder
 from augend.data.table import TABLES, list_table
 
-__all__ = ["Looked", "listed", "look_at"]
+__all__ = ["MARGIN", "Looked", "listed", "look_at"]
+
+MARGIN = 1.15  # short side of what is kept of a picture, over what is seen of it
+_PEEKED = 64  # files whose size is looked at before any is decoded
 
 
 def listed(path: str | Path, group: str | None = None) -> Listing:
@@ -47,14 +50,16 @@ class Looked:
     Attributes:
         listing: all pictures.
         entries: those that can be read, in the order of `found.pixels`.
-        found: the decoded pictures.
+        found: the decoded pictures, with their margin.
         joined: who belongs together.
+        size: side in pixels of what is seen of them.
     """
 
     listing: Listing
     entries: list[Entry]
     found: Decoded
     joined: Together
+    size: int
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -78,6 +83,28 @@ class Looked:
         listing.check({**counts, listing.main: self.independent()}, "pictures that do not belong together")
 
 
+def _stored(listing: Listing, size: int, fit: Fit) -> int:
+    """The side to decode at: `MARGIN` times `size` where the files are larger than that, which makes room for crops.
+
+    Decided by the median of 64 files' short sides, spread evenly over the listing. Where files are hardly larger than
+    `size` there is no margin to be had, and ``pad`` promises to keep the edges in sight.
+    """
+    if fit == "pad":
+        return size
+    from PIL import Image
+
+    files = [entry.file for entry in listing.entries]
+    sides = []
+    for file in files[:: -(-len(files) // _PEEKED)]:
+        try:
+            with Image.open(listing.root / file) as opened:  # reads the head of the file alone
+                sides.append(min(opened.size))
+        except Exception:  # what cannot be read is counted when it is decoded
+            continue
+    wanted = round(MARGIN * size)
+    return wanted if sides and float(np.median(sides)) >= (size + wanted) / 2 else size
+
+
 def look_at(
     listing: Listing,
     size: int,
@@ -86,15 +113,20 @@ def look_at(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Looked:
-    """Decode the pictures of a listing (once, see `augend.data.cache`) and find out which belong together."""
+    """Decode the pictures of a listing (once, see `augend.data.cache`) and find out which belong together.
+
+    Args:
+        size: side in pixels of what will be seen of each; of larger files a margin is decoded around it.
+    """
     files = [entry.file for entry in listing.entries]
     folder = Path(cache) if cache is not None else cache_folder() / "pictures"
-    found = decoded(listing.root, files, size, folder, progress, fit=fit)
+    found = decoded(listing.root, files, _stored(listing, size, fit), folder, progress, fit=fit)
     entries = [listing.entries[i] for i in found.index.tolist()]
     numbers = {name: i for i, name in enumerate(sorted({entry.label for entry in entries}))}
     labels = np.array([numbers[entry.label] for entry in entries], np.int64)
     given = [entry.group for entry in entries]
-    return Looked(listing, entries, found, together(_links(found, [entry.file for entry in entries]), labels, given))
+    joined = together(_links(found, [entry.file for entry in entries]), labels, given)
+    return Looked(listing, entries, found, joined, size)
 
 
 def _links(found: Decoded, files: list[str]) -> Links:

@@ -49,7 +49,8 @@ def own(
 
     Args:
         path: a folder (see `augend.data.folder`) or a .csv or .tsv file (`augend.data.table`); ids are relative to it.
-        size: side of the squares in pixels.
+        size: side of the squares in pixels. Of larger files a margin is kept around them, which crops of random size draw
+            from and everything else leaves out (`augend.data.looked`).
         train: how many pictures to train on (all that are left).
         valid: number or fraction for validation (0.2 where it is drawn).
         test: number or fraction for test (0.2 where it is drawn). Of a fixed test set: how many of its pictures to take, the
@@ -91,8 +92,9 @@ def draw(
     """The split of pictures that have passed `Looked.check`; arguments as `own`, `amounts` of train, validation and test."""
     listing, pixels, text = looked.listing, looked.found.pixels, looked.listing.text
     number = {name: i for i, name in enumerate(listing.classes)}
-    everything = Pictures(
+    everything = Pictures.with_margin(
         cast(Tensor, pixels),
+        (looked.size, looked.size),
         torch.tensor([number[entry.label] for entry in looked.entries], dtype=torch.int64),
         tuple(entry.file for entry in looked.entries),
         torch.from_numpy(looked.groups) if len(np.unique(looked.groups)) < len(looked.groups) else None,
@@ -126,8 +128,17 @@ def draw(
         pieces = (pieces[0].resident(), pieces[1].resident(), pieces[2].resident())
     if traits is None:
         traits = frozenset({"hflip", "rotate", "crop"} | ({"colour"} if pool.shape[0] == 3 else set()))
-    fixed = not listing.alone
-    return Split(text, listing.classes, *pieces, traits, fixed_test=fixed, seed=seed, repeat=repeat, notes=tuple(notes))
+    return Split(
+        text,
+        listing.classes,
+        *pieces,
+        traits,
+        fixed_test=not listing.alone,
+        seed=seed,
+        repeat=repeat,
+        notes=tuple(notes),
+        decoding=float(looked.found.seconds.mean()),
+    )
 
 
 def notes_of(looked: Looked) -> list[str]:

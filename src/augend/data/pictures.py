@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from augend.contract import AugendError
-from augend.data.rows import StoredPixels, chunk_of, resized_pixels
+from augend.data.rows import StoredPixels, centred, chunk_of, resized_pixels
 from augend.data.splits import Amount, stratified
 from augend.randomness import Draws
 
@@ -38,6 +38,8 @@ class Pictures:
         labels: int64 ``(N,)``, class numbers.
         ids: a name for every picture that stays the same over runs and machines (a path relative to the data, say).
         groups: int64 ``(N,)`` or None: pictures of one number belong together and never cross a split.
+        whole: None, or uint8 ``(N, C, H', W')``, what is known of the pictures around their middle `pixels` (which is then a
+            view of it): crops of random size are cut out of it. See `with_margin`.
 
     Example:
         >>> pictures = Pictures(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b", "c"))
@@ -49,6 +51,7 @@ class Pictures:
     labels: Tensor
     ids: tuple[str, ...]
     groups: Tensor | None = None
+    whole: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
@@ -60,8 +63,36 @@ class Pictures:
         if len(self.ids) != len(self.pixels):
             raise AugendError(f"there are {len(self.pixels)} pictures but {len(self.ids)} ids")
 
+    @classmethod
+    def with_margin(
+        cls,
+        whole: Tensor,
+        size: tuple[int, int],
+        labels: Tensor,
+        ids: tuple[str, ...],
+        groups: Tensor | None = None,
+    ) -> Pictures:
+        """Pictures that are seen through their middle, ``(H, W)`` of ``whole``; itself where nothing is around it."""
+        if tuple(whole.shape[-2:]) == tuple(size):
+            return cls(whole, labels, ids, groups)
+        return cls(centred(whole, size), labels, ids, groups, whole)
+
+    def _with(self, kept: Any, labels: Tensor, ids: tuple[str, ...], groups: Tensor | None) -> Pictures:
+        """Others of the same size and margin."""
+        return Pictures.with_margin(kept, self.shape[1:] if self.margin else kept.shape[-2:], labels, ids, groups)
+
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def margin(self) -> bool:
+        """Whether more is known of the pictures than is seen of them."""
+        return self.whole is not None
+
+    @property
+    def kept(self) -> Tensor:
+        """What is known of the pictures: uint8 ``(N, C, H', W')``, their `pixels` with the margin."""
+        return self.pixels if self.whole is None else self.whole
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +102,7 @@ class Pictures:
 
     def to(self, device: torch.device | str) -> Pictures:
         """The same pictures on a device (itself when they are there)."""
-        return Pictures(self.pixels.to(device), self.labels.to(device), self.ids, self.groups)
+        return self._with(self.kept.to(device), self.labels.to(device), self.ids, self.groups)
 
     @property
     def streamed(self) -> bool:
@@ -80,38 +111,40 @@ class Pictures:
 
     def resident(self) -> Pictures:
         """The same pictures in memory."""
-        return Pictures(self.pixels[:], self.labels, self.ids, self.groups) if self.streamed else self
+        return self._with(self.kept[:], self.labels, self.ids, self.groups) if self.streamed else self
 
     def joined(self, other: Pictures) -> Pictures:
         """These pictures and then the other ones, still in their file where both are."""
-        one, two = cast(Any, self.pixels), cast(Any, other.pixels)
+        one, two = cast(Any, self.kept), cast(Any, other.kept)
         both = one.joined(two) if self.streamed and other.streamed else torch.cat([one[:], two[:]])
         groups = None if self.groups is None or other.groups is None else torch.cat([self.groups, other.groups])
-        return Pictures(both, torch.cat([self.labels, other.labels]), (*self.ids, *other.ids), groups)
+        return self._with(both, torch.cat([self.labels, other.labels]), (*self.ids, *other.ids), groups)
 
-    def parts(self) -> Iterator[Tensor]:
-        """The pixels in order, uint8 ``(n, C, H, W)`` at a time, at most 4 MB."""
-        size = chunk_of(self.shape)
+    def parts(self, *, whole: bool = False) -> Iterator[Tensor]:
+        """The pixels in order (`whole`: with their margin), uint8 ``(n, C, H, W)`` at a time, at most 4 MB."""
+        pixels = self.kept if whole else self.pixels
+        size = chunk_of(pixels.shape[1:])
         for begin in range(0, len(self), size):
-            yield self.pixels[begin : begin + size]
+            yield pixels[begin : begin + size]
 
     def take(self, index: Tensor | Sequence[int]) -> Pictures:
         """A copy of some pictures, in the order of their numbers `index`, ``(n,)``; streamed pictures stay in their file."""
         number = torch.as_tensor(index, dtype=torch.int64).cpu()
         here = number.to(self.labels.device)
-        pixels: Any = self.pixels
-        return Pictures(
-            pixels.take(number) if self.streamed else pixels.index_select(0, here),
+        kept: Any = self.kept
+        return self._with(
+            kept.take(number) if self.streamed else kept.index_select(0, here),
             self.labels.index_select(0, here),
             tuple(self.ids[i] for i in number.tolist()),
             None if self.groups is None else self.groups.index_select(0, number),
         )
 
-    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def fetch(self, index: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor]:
         """What a step trains on.
 
         Args:
             index: int64 ``(rows, sources)``, picture numbers, on any device.
+            whole: with the margin, where there is one.
 
         Returns:
             Pixels, uint8 ``(rows, sources, C, H, W)``, and labels, int64 ``(rows, sources)``, both on the pictures'
@@ -119,12 +152,15 @@ class Pictures:
         """
         flat = index.reshape(-1)
         flat = flat.cpu() if self.streamed else flat.to(self.labels.device)
-        pixels = self.pixels.index_select(0, flat)
+        pixels = (self.kept if whole else self.pixels).index_select(0, flat)
         labels = self.labels.index_select(0, flat.to(self.labels.device))
         return pixels.view(*index.shape, *pixels.shape[1:]), labels.view(index.shape)
 
     def resized(self, side: int) -> Pictures:
-        """The same pictures with a short side of `side` pixels: bilinear, antialiased if smaller, rounded to uint8."""
+        """The same pictures with a short side of `side` pixels: bilinear, antialiased if smaller, rounded to uint8.
+
+        A margin is resized with them.
+        """
         height, width = self.pixels.shape[2:]
         if side < 1:
             raise AugendError(f"size must be at least 1 pixel, found {side}")
@@ -132,9 +168,10 @@ class Pictures:
         target = (round(height * side / short), round(width * side / short))
         if target == (height, width):
             return self
-        pixels: Any = self.pixels
-        smaller = pixels.resized(target) if self.streamed else resized_pixels(pixels, target)
-        return Pictures(cast(Tensor, smaller), self.labels, self.ids, self.groups)
+        kept: Any = self.kept
+        size = (round(kept.shape[2] * target[0] / height), round(kept.shape[3] * target[1] / width))
+        smaller = kept.resized(size) if self.streamed else resized_pixels(kept, size)
+        return Pictures.with_margin(smaller, target, self.labels, self.ids, self.groups)
 
     def counts(self, classes: int) -> list[int]:
         """How many pictures each of `classes` classes has."""
@@ -156,6 +193,7 @@ class Split:
         fixed_test: whether the test set is the same in every repeat (the set's own), or was redrawn.
         seed, repeat: what the split was drawn with.
         fit: how pictures of other shapes become squares, "crop" or "pad".
+        decoding: seconds that decoding a picture's file took on one thread, the mean, whenever that was; 0 for other sets.
         notes: one line each, for the user: what was left out, how the folder was understood.
     """
 
@@ -172,13 +210,14 @@ class Split:
     repeat: int = 0
     notes: tuple[str, ...] = ()
     fit: str = "crop"
+    decoding: float = 0.0
 
     def __post_init__(self) -> None:
         unknown = sorted(self.traits - TRAITS)
         if unknown:
             raise AugendError(f"{self.name}: unknown trait {unknown[0]!r} (known: {', '.join(sorted(TRAITS))})")
         for piece, pictures in self.pieces().items():
-            if pictures.shape != self.train.shape:
+            if pictures.shape != self.train.shape or pictures.kept.shape[1:] != self.train.kept.shape[1:]:
                 raise AugendError(f"{self.name}: {piece} is {pictures.shape} but train is {self.train.shape}")
             if len(pictures) and not 0 <= int(pictures.labels.min()) <= int(pictures.labels.max()) < len(self.classes):
                 raise AugendError(f"{self.name}: {piece} has a label outside 0 .. {len(self.classes) - 1}")
@@ -187,6 +226,11 @@ class Split:
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of every picture."""
         return self.train.shape
+
+    @property
+    def resize(self) -> int:
+        """The short side that a picture is resized to before its middle, `shape`, is cut out."""
+        return min(self.train.kept.shape[-2:])
 
     def pieces(self) -> dict[str, Pictures]:
         """Every piece by name: train, valid, test, ``held/NAME``, ``shifted/NAME``."""
@@ -227,8 +271,9 @@ class Split:
         """32 hexadecimal digits (blake2b) over the pixels and labels of every piece."""
         digest = hashlib.blake2b(digest_size=16)
         for piece, pictures in self.pieces().items():
-            digest.update(f"{piece} {tuple(pictures.pixels.shape)}\n".encode(errors="surrogateescape"))
-            for part in pictures.parts():
+            margin = f" of {tuple(pictures.kept.shape)}" if pictures.margin else ""
+            digest.update(f"{piece} {tuple(pictures.pixels.shape)}{margin}\n".encode(errors="surrogateescape"))
+            for part in pictures.parts(whole=True):
                 digest.update(part.cpu().contiguous().numpy().data)
             digest.update(pictures.labels.cpu().contiguous().numpy().data)
         return digest.hexdigest()
@@ -294,6 +339,8 @@ class Split:
             "name": self.name,
             "classes": list(self.classes),
             "shape": list(self.shape),
+            "resize": self.resize,
+            "decoding": self.decoding,
             "traits": sorted(self.traits),
             "seed": self.seed,
             "repeat": self.repeat,

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from augend.contract import AugendError
 
-__all__ = ["MEMORY_SHARE", "RowFile", "StoredPixels", "chunk_of", "resident_limit", "resized_pixels"]
+__all__ = ["MEMORY_SHARE", "RowFile", "StoredPixels", "centred", "chunk_of", "resident_limit", "resized_pixels"]
 
 #: Decoded pictures that need more than this share of the physical memory stay in their file.
 MEMORY_SHARE = 0.25
@@ -70,6 +70,14 @@ def resized_pixels(pixels: Tensor, target: tuple[int, int]) -> Tensor:
         for part in torch.split(pixels, chunk_of(pixels.shape[1:]))
     ]
     return torch.cat([pixels.new_empty(0, pixels.shape[1], *target), *parts])
+
+
+def centred(pixels: Any, size: tuple[int, int]) -> Any:
+    """The middle ``size`` of pictures ``(..., H, W)``, without copying; of `StoredPixels`, when they are read."""
+    if isinstance(pixels, StoredPixels):
+        return pixels.centred(size)
+    top, left = ((have - wanted) // 2 for have, wanted in zip(pixels.shape[-2:], size, strict=True))
+    return pixels[..., top : top + size[0], left : left + size[1]]
 
 
 class RowFile:
@@ -128,6 +136,7 @@ class StoredPixels:
         channels: how many channels are taken (1: the first of three equal ones).
         device: where answers are put; the file stays where it is.
         sizes: ``(H, W)`` that pictures are brought to when they are read, one after the other.
+        cut: ``(H, W)`` of the middle that is kept in the end; None: all.
 
     Example:
         >>> file = getfixture("tmp_path") / "rows"
@@ -147,9 +156,10 @@ class StoredPixels:
         channels: int,
         device: torch.device | str = "cpu",
         sizes: tuple[tuple[int, int], ...] = (),
+        cut: tuple[int, int] | None = None,
     ) -> None:
         self.file, self.rows, self.side, self.channels = file, rows, side, channels
-        self.device, self.sizes = torch.device(device), sizes
+        self.device, self.sizes, self.cut = torch.device(device), sizes, cut
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,7 +167,8 @@ class StoredPixels:
     @property
     def shape(self) -> torch.Size:
         """``(N, C, H, W)``."""
-        return torch.Size((len(self.rows), self.channels, *(self.sizes or ((self.side, self.side),))[-1]))
+        whole = (self.sizes or ((self.side, self.side),))[-1]
+        return torch.Size((len(self.rows), self.channels, *(self.cut or whole)))
 
     def dim(self) -> int:
         """4."""
@@ -168,7 +179,7 @@ class StoredPixels:
         return self.shape.numel()
 
     def _new(self, **changes: Any) -> StoredPixels:
-        kept = {name: getattr(self, name) for name in ("file", "rows", "side", "channels", "device", "sizes")}
+        kept = {name: getattr(self, name) for name in ("file", "rows", "side", "channels", "device", "sizes", "cut")}
         return StoredPixels(**{**kept, **changes})
 
     def take(self, index: Tensor | Sequence[int]) -> StoredPixels:
@@ -190,7 +201,12 @@ class StoredPixels:
 
     def resized(self, target: tuple[int, int]) -> StoredPixels:
         """The same pictures, brought to another size each time they are read."""
+        assert self.cut is None, "pictures are resized whole, then cut"
         return self._new(sizes=(*self.sizes, target))
+
+    def centred(self, size: tuple[int, int]) -> StoredPixels:
+        """The middle of the same pictures."""
+        return self._new(cut=size)
 
     def __getitem__(self, where: int | slice | Sequence[int] | Tensor) -> Tensor:
         rows = self.rows[where]
@@ -207,4 +223,4 @@ class StoredPixels:
         pixels = flat.view(len(rows), self.channels, self.side, self.side).to(self.device, non_blocking=cuda)
         for size in self.sizes:
             pixels = resized_pixels(pixels, size)
-        return pixels
+        return pixels if self.cut is None else centred(pixels, self.cut).contiguous()

@@ -134,6 +134,7 @@ def _about(classifier: Classifier) -> dict[str, str]:
     return {
         "classes": json.dumps(list(classifier.classes)),
         "input": f"float32 (N, {channels}, {height}, {width}), {'RGB' if channels == 3 else 'grey'}, pixels in [0, 1]",
+        "resize": f"larger pictures: short side to {classifier.resize}, then the middle {height} x {width}",
         "output": "float32 (N, classes): logits; softmax over them gives probabilities",
         "recipe": str(classifier.about["recipe"]),
         "producer": f"augend {__version__}",

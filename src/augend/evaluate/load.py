@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from augend.address import Address
 from augend.contract import AugendError, Component
+from augend.data.rows import centred
 from augend.models import build
 from augend.models.stages import Stages
 from augend.names import OWN, own_model
@@ -27,11 +28,13 @@ class Classifier(nn.Module):
     Attributes:
         classes: names, by class number.
         shape: ``(C, H, W)`` that it was trained at.
+        resize: the short side that larger pictures are brought to before their middle is cut out; 1.15 times the training
+            size where the training pictures were larger files.
         about: how its file describes it: ``networks`` (word, options, input, classes), ``recipe``, ``schema``.
 
     Called on uint8 pictures or floats in [0, 1], ``(N, C, H, W)`` or ``(C, H, W)`` of any size, it resizes the short side
-    to the training size, crops the centre, and returns logits ``(N, classes)``. Colour is made grey, or grey repeated,
-    where the model asks for it. Normalisation is part of the model.
+    to `resize`, crops the centre, and returns logits ``(N, classes)``; pictures of the training size are taken as they are.
+    Colour is made grey, or grey repeated, where the model asks for it. Normalisation is part of the model.
     """
 
     def __init__(self, networks: Networks, about: Mapping[str, Any]) -> None:
@@ -41,6 +44,7 @@ class Classifier(nn.Module):
         self.result: str = about["result"]
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.shape: tuple[int, int, int] = (channels, height, width)
+        self.resize: int = about.get("resize", min(height, width))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits ``(N, classes)``, float32."""
@@ -63,11 +67,11 @@ class Classifier(nn.Module):
             x = (x * weights).sum(1, keepdim=True) if channels == 1 else x.expand(-1, channels, -1, -1)
         if x.shape[2:] == (height, width):
             return x
-        scale = max(height / x.shape[2], width / x.shape[3])
+        scale = max(height / x.shape[2], width / x.shape[3]) * self.resize / min(height, width)
         size = [max(height, round(x.shape[2] * scale)), max(width, round(x.shape[3] * scale))]
         x = functional.interpolate(x, size=size, mode="bilinear", antialias=True).clamp(0, 1)
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        return x[:, :, top : top + height, left : left + width]
+        middle: Tensor = centred(x, (height, width))
+        return middle
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> Classifier:

@@ -12,6 +12,7 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.data.decode import decode_file, heic
 from augend.data.folder import SUFFIXES
+from augend.data.rows import centred
 from augend.evaluate.load import Classifier, load
 
 __all__ = ["picture_files", "predict_files", "read_picture"]
@@ -65,8 +66,8 @@ def _line(error: Exception) -> str:
 def read_picture(classifier: Classifier, file: str | Path) -> Tensor:
     """One picture file as the model's networks take it: float32 ``(C, H, W)`` in [0, 1], decoded as for training."""
     fit: Literal["crop", "pad"] = "pad" if classifier.about.get("fit") == "pad" else "crop"
-    array, grey = decode_file(file, max(classifier.shape[1:]), fit)
-    pixels = torch.from_numpy(array)
+    array, grey = decode_file(file, max(classifier.resize, *classifier.shape[1:]), fit)
+    pixels = centred(torch.from_numpy(array), classifier.shape[1:])
     return classifier.fitted(pixels[:1] if grey else pixels)[0]
 
 

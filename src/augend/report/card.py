@@ -62,7 +62,8 @@ def _what(classifier: Classifier, origin: Origin) -> str:
     return (
         f"A network ({made}, {weights:,} weights) that says which of these classes a picture shows: {listed}.\n\n"
         f"* Input: float32 `(N, {channels}, {height}, {width})`, {'RGB' if channels == 3 else 'grey'}, pixels in [0, 1], any "
-        "N. Other pictures are resized so that they cover that size (bilinear, antialiased) and cropped at the centre.\n"
+        f"N. Other pictures are resized to a short side of {classifier.resize} (bilinear, antialiased) and cropped at the "
+        "centre.\n"
         "* Output: float32 logits, one a class in the order above; their softmax gives probabilities."
     )
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 def read(path):
     image = ImageOps.exif_transpose(Image.open(path)).convert({mode!r})
-    image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BILINEAR)
+    image = ImageOps.fit(image, ({resize}, {resize}), Image.Resampling.BILINEAR){crop}
     return np.asarray(image, np.float32).reshape({height}, {width}, {channels}).transpose(2, 0, 1) / 255
 
 
@@ -92,4 +92,14 @@ def snippet(exported: Exported, classifier: Classifier) -> str:
 def reading(classifier: Classifier) -> str:
     """Lines that read picture files `paths` into numpy float32 `pictures`."""
     channels, height, width = classifier.shape
-    return _READING.format(mode="RGB" if channels == 3 else "L", channels=channels, height=height, width=width)
+    resize = max(classifier.resize, height, width)
+    left, top = (resize - width) // 2, (resize - height) // 2
+    cut = f"\n    image = image.crop(({left}, {top}, {left + width}, {top + height}))"
+    return _READING.format(
+        mode="RGB" if channels == 3 else "L",
+        channels=channels,
+        height=height,
+        width=width,
+        resize=resize,
+        crop=cut if (height, width) != (resize, resize) else "",
+    )

@@ -21,6 +21,7 @@ from augend.augment.mix import places, soft_targets, with_partners
 from augend.augment.network import Apply
 from augend.contract import AugendError, Batch, Component, Order, Picks
 from augend.data.pictures import Pictures, Split
+from augend.data.rows import centred
 from augend.models import build as build_model
 from augend.models.stages import Stages
 from augend.names import lookup
@@ -164,6 +165,11 @@ class Scene:
         asked = any(a.network == "input" for t in self.spec.terms for a in (*t.of, *t.to))
         return asked or any(route.name not in self.banks for route in roots)
 
+    @functools.cached_property
+    def reaches(self) -> bool:
+        """Whether some view crops out of the margin around the pictures."""
+        return self.pictures.margin and any(chain.reaches for chain in self.chains.values())
+
     def batch(self, picks: Picks, draws: Draws, progress: float) -> Batch:
         """What a step sees: pictures fetched, every view drawn and applied.
 
@@ -189,7 +195,7 @@ class Scene:
         soft: dict[str, Tensor] = {}
         targets = self.pictures.labels[index[: len(rows), 0]]
         if self.sees_pixels:
-            pixels, labels = self.pictures.fetch(index)
+            pixels, labels = self.pictures.fetch(index, whole=self.reaches)
             self.lap("data")
             for view, chain in self.chains.items():
                 drawn = params.get(view)
@@ -239,7 +245,7 @@ class Scene:
     def shown(self, view: str, pictures: Tensor, variant: Tensor, seed: int, *, bank: bool) -> Tensor:
         """Pixels ``(rows, C, H, W)`` of pictures under a variant of a view (or the view's n-th draw of a bank)."""
         chain = self.chains[view]
-        pixels, _ = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device))
+        pixels, _ = self.pictures.fetch(pictures[:, None].to(self.pictures.labels.device), whole=self.reaches)
         params: Tensor | None = None
         if not (chain.ops or chain.mixing):
             pass
@@ -257,7 +263,12 @@ class Scene:
         return self._view(chain, pixels[:, 0], params if params is None else params.to(pixels.device))
 
     def _view(self, chain: Chain, x: Tensor, params: Tensor | None) -> Tensor:
+        x = self._seen(chain, x)
         return self._laid_out(to_float(x) if params is None else chain.apply(x, params))
+
+    def _seen(self, chain: Chain, x: Tensor) -> Tensor:
+        """What a view is given: pictures with their margin, or their middle."""
+        return centred(x, self.pictures.shape[1:]) if self.reaches and not chain.reaches else x
 
     def _mixed(
         self, chain: Chain, pixels: Tensor, labels: Tensor, rows: int, parts: Tensor | int, params: Tensor
@@ -267,7 +278,7 @@ class Scene:
         else:
             pixels, labels = pixels[:, :1], labels[:, :1]
         table = soft_targets(labels.flatten(), self.phase.classes)
-        mixed, targets = chain.mixed(pixels.flatten(0, 1), table, params, parts)
+        mixed, targets = chain.mixed(self._seen(chain, pixels.flatten(0, 1)), table, params, parts)
         return self._laid_out(mixed), targets
 
     def _laid_out(self, x: Tensor) -> Tensor:
@@ -299,7 +310,7 @@ def stage(
     chains: dict[str, Chain] = {}
     inner: dict[str, dict[str, Chain]] = {}
     for view, ops in spec.views.items():
-        chains[view] = _chain(op.component for op in ops if op.at is None)
+        chains[view] = _chain((op.component for op in ops if op.at is None), pictures.shape[1:])
         for address in dict.fromkeys(op.at for op in ops if op.at is not None):
             chain = _chain(op.component for op in ops if op.at == address)
             for op in chain.ops:
@@ -317,8 +328,8 @@ def stage(
     return Scene(spec, phase, order, chains, inner, pictures, moving, variants, channels_last=channels_last)
 
 
-def _chain(components: Any) -> Chain:
-    return Chain([build_augment(component) for component in components])
+def _chain(components: Any, size: tuple[int, int] | None = None) -> Chain:
+    return Chain([build_augment(component) for component in components], size)
 
 
 def _through(networks: Networks, name: str, run: Callable[[str, Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:

@@ -31,9 +31,9 @@ def write_grids(plan: Plan, splits: Mapping[str, Split], folder: RunFolder, seed
         if phase.size is not None:
             shown = shown.resized(phase.size)
         for view, ops in phase.views.items():
-            chain = Chain([build(one.component) for one in ops if one.at is None])
+            chain = Chain([build(one.component) for one in ops if one.at is None], shown.shape[1:])
             draws = Draws(seed, phase.name, 0, torch.arange(len(shown))).child(view)
-            image = grid(shown.pixels[:].cpu(), chain, draws, COLUMNS)
+            image = grid(shown.pixels[:].cpu(), chain, draws, COLUMNS, whole=shown.kept[:].cpu())
             array = image.permute(1, 2, 0).numpy()
             target = folder.path / "grids"
             target.mkdir(exist_ok=True)

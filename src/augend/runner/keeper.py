@@ -115,10 +115,8 @@ class Keeper:
                 channels_last=hardware.channels_last,
                 autocast=hardware.autocast,
             )
-        split = splits["main"]
-        self._curve = (
-            split.valid if len(split.valid) <= curve.PICTURES else split.valid.take(torch.arange(curve.PICTURES))
-        )
+        valid = splits["main"].valid
+        self._curve = valid if len(valid) <= curve.PICTURES else valid.take(torch.arange(curve.PICTURES))
 
     # ------------------------------------------------------------------ where to begin
 
@@ -194,6 +192,7 @@ class Keeper:
         self.points = curve.points(self.plan, len(self.splits["main"].valid))
         self.ledger.phase(self.spec.name)
         if self.at.global_step == 0 and self.at.metrics == 0:
+            self.ledger.spend("decoding", sum(len(s.train) * s.decoding for s in self.splits.values()))
             self._look()
         self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self.total})
 

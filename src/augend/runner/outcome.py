@@ -118,6 +118,7 @@ def model_bytes(plan: Plan, networks: Networks, splits: Mapping[str, Split], nam
         "classes": list(splits["main"].classes),
         "shape": list(splits["main"].shape),
         "fit": splits["main"].fit,
+        "resize": splits["main"].resize,
         "recipe": plan.recipe,
     }
     tensors = {f"{n}.{key}": tensor for n in needed for key, tensor in networks.stages(n).state_dict().items()}

@@ -24,7 +24,7 @@ from augend.study.table import table_rows
 __all__ = ["SCHEMA", "decide", "gather", "table_rows", "write"]
 
 SCHEMA = 1
-PARTS = ("step", "augment", "data", "order", "cache", "evaluation")
+PARTS = ("step", "augment", "data", "order", "cache", "decoding", "evaluation")
 MISTAKES = 20
 
 
@@ -257,7 +257,8 @@ def _median(values: list[float]) -> float | None:
 def _cost(trials: list[Trial], tuning: float = 0.0) -> dict[str, Any]:
     """Medians over the trials: cold seconds (all parts but evaluation), marginal ones, by part; FLOPs, bytes.
 
-    What was tuned once for all trials of a recipe (`tuning` seconds) is part of the cold price of each. "trained" is without.
+    What was tuned once for all trials of a recipe (`tuning` seconds) is part of the cold price of each, as are the seconds of
+    decoding, whoever decoded. "trained" is without both.
     """
     totals = [trial.ledger["total"] for trial in trials if "total" in trial.ledger]
     seconds = [{part: float(value) for part, value in total.get("seconds", {}).items()} for total in totals]
@@ -268,10 +269,10 @@ def _cost(trials: list[Trial], tuning: float = 0.0) -> dict[str, Any]:
     def of(key: str) -> float | None:
         return _median([float(total[key]) for total in totals if total.get(key) is not None])
 
-    trained = _median(cold)
+    whole = _median(cold)
     return {
-        "seconds": None if trained is None else trained + tuning,
-        "trained": trained,
+        "seconds": None if whole is None else whole + tuning,
+        "trained": _median([c - s.get("decoding", 0.0) for c, s in zip(cold, seconds, strict=True)]),
         "marginal_seconds": _median(marginal),
         "parts": {
             **{part: _median([s.get(part, 0.0) for s in seconds]) for part in parts},
