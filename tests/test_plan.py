@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +127,6 @@ def test_repeat_0s_own_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_promise_of_time_is_kept(tmp_path: Path) -> None:
     """Three minutes end within three and a half, and the ledger is within 15 % of what was predicted."""
-    import time
-
     begun = time.monotonic()
     done = run("compare", "--time", "3min", "--repeats", "3", "--out", str(tmp_path / "study"))
     took = time.monotonic() - begun
@@ -135,6 +135,27 @@ def test_a_promise_of_time_is_kept(tmp_path: Path) -> None:
     for name, recipe in read(tmp_path / "study" / "results.json")["recipes"].items():
         print(name, recipe["cost"]["used_of_predicted"])
         assert recipe["cost"]["used_of_predicted"] == pytest.approx(1, abs=0.15), name
+
+
+@pytest.mark.slow
+def test_the_estimated_end_is_right(tmp_path: Path) -> None:
+    """After the first repeat, what is left is known within a quarter."""
+    arguments = ["compare", SMALL, "--recipes", "plain,augmented,aug-ft", "--repeats", "5", "--budget", "1500step"]
+    command = [sys.executable, "-u", "-m", "augend", *arguments, "--refit", "train", "--out", str(tmp_path / "study")]
+    said: list[tuple[float, int, float]] = []  # when, trials done, seconds left
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            found = re.match(r"(\d+) of 15 trials done.*?; about (?:(\d+):(\d+) min|(\d+) s) left", line)
+            if found:
+                left = int(found[4]) if found[4] else 60 * int(found[2]) + int(found[3])
+                said.append((time.monotonic(), int(found[1]), left))
+        ended = time.monotonic()
+    assert process.returncode == 0
+    when, done, left = next(one for one in said if one[1] >= 3)
+    real = ended - when
+    print(f"after {done} trials: {left:.0f} s left were said, {real:.1f} s it took")
+    assert left == pytest.approx(real, rel=0.25)
 
 
 def test_stopping_does_not_wait_for_an_idle_worker(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import platform
 import statistics
@@ -101,6 +102,7 @@ def describe() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def program() -> dict[str, str]:
     """Which augend this is: its version, and the commit where it runs from a checkout (``+`` where files were changed)."""
     import subprocess

@@ -14,6 +14,7 @@ from typing import Any
 from augend.checkpoint import write_bytes, write_json
 from augend.contract import AugendError
 from augend.data.cache import Progress
+from augend.data.check import BALANCED_ABOVE
 from augend.data.pictures import Split
 from augend.models.pretrained import digest_of
 from augend.names import load_plugin
@@ -161,7 +162,7 @@ def plan_study(
     counts = main.train.counts(len(main.classes))
     metric = request.metric
     if metric == "auto":
-        metric = "balanced" if max(counts) > 3 * max(1, min(counts)) else "accuracy"
+        metric = "balanced" if max(counts) > BALANCED_ABOVE * max(1, min(counts)) else "accuracy"
     fewer = request.fewer
     record = {
         "schema": SCHEMA,
