@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import augend
+import photos
 from runs import SMALL, same_run
 
 
@@ -170,6 +171,23 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: 
     assert process.returncode == code
     assert f"augend resume {out}" in said
     assert list((out / "checkpoints").glob("step-*.ckpt"))
+
+
+@pytest.mark.parametrize("seconds", [0.6, 2.0, 4.0])
+def test_an_early_interrupt_is_one_line(seconds: float, tmp_path: Path) -> None:
+    """While modules are imported, pictures decoded, steps timed."""
+    data = photos.fill(tmp_path / "data", {"a": 200, "b": 200}, size=(400, 300))
+    command = [sys.executable, "-m", "augend", "compare", str(data), "--time", "5min", "--out", str(tmp_path / "study")]
+    environment = {**os.environ, "AUGEND_CACHE": str(tmp_path / "cache"), "AUGEND_OFFLINE": "1"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    lines = [line for line in said.strip().splitlines() if not line.startswith("decoding: ")]
+    assert process.returncode == 130 and lines == ["augend: interrupted; what was finished is kept"], said
+    assert not (tmp_path / "study").exists()
 
 
 LOSS = '''

@@ -1,5 +1,15 @@
-"""``python -m augend``."""
+"""``augend`` and ``python -m augend``."""
 
-from augend.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """The command; until there is something to keep, Ctrl-C simply ends the process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from augend.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

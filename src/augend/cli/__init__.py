@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -38,20 +41,36 @@ def _about(version: bool = typer.Option(False, "--version", help="Print the vers
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    heard = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app()
     except Saved as saved:
         print(f"augend: {saved}", file=sys.stderr)
         sys.exit(saved.code)
-    except AugendError as error:
+    except BaseException as error:
+        # Where the interrupt came in the middle of an import, it may arrive as another error.
+        if heard:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            print("augend: interrupted; what was finished is kept", file=sys.stderr)
+            sys.exit(130)
+        _end(error)
+
+
+def _end(error: BaseException) -> NoReturn:
+    if isinstance(error, AugendError):
         print(f"augend: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("augend: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output is gone
+    if isinstance(error, BrokenPipeError):  # the reader of our output is gone
         sys.exit(0)
-    except OSError as error:  # a full disk, a folder that may not be written: what was saved stands
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written: what was saved stands
         where = f"{error.filename}: " if error.filename else ""
         print(f"augend: {where}{error.strerror or error}; what was finished is kept", file=sys.stderr)
         sys.exit(2)
+    raise error
