@@ -64,7 +64,7 @@ def footprint(study: Study) -> tuple[int, int]:
     splits = load_splits(job)
     networks = build_networks(resolve_job(job, splits), splits, 0)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in networks.state_dict().values())
-    pictures = sum(part.pixels.numel() for split in splits.values() for part in split.pieces().values())
+    pictures = sum(part.kept.numel() for split in splits.values() for part in split.pieces().values())
     rows = sum(len(part) for part in splits["main"].pieces().values())
     memory = workers_for(study) * (PROCESS_BYTES + 2 * pictures + 5 * weights)
     each = weights + rows * (4 * len(splits["main"].classes) + 40)
