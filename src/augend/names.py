@@ -68,6 +68,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "resnet": "augend.models.resnet:resnet",
         "preresnet": "augend.models.resnet:preresnet",
         "resnet18-cifar": "augend.models.resnet:resnet18_cifar",
+        "vgg16-cifar": "augend.models.vgg:vgg16_cifar",
+        "inception-v3-cifar": "augend.models.inception:inception_v3_cifar",
     },
     "data": {
         "digits": "augend.data.digits:digits",
