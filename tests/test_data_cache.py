@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import photos
+from augend.checkpoint import exclusive
 from augend.contract import AugendError
 from augend.data import load
-from augend.data.cache import Entry, check_room, decoded
+from augend.data.cache import check_room, decoded
 from augend.data.decode import decode_file
 from augend.data.own import own
 
@@ -88,7 +89,7 @@ def test_a_process_waits_for_the_one_that_decodes(tmp_path: Path) -> None:
     whole, _ = here(data, tmp_path / "cache")
     (path,) = (tmp_path / "cache").iterdir()
     (path / "index.jsonl").unlink()
-    with Entry(path, 16).locked(lambda: None):
+    with exclusive(path / "lock", lambda: None):
         other = started(data, tmp_path / "cache")
         assert other.stdout is not None and other.stdout.readline() == "0 10\n"  # says how far the other one is
         assert other.stdout.readline() == "0 10\n" and not (path / "index.jsonl").exists()

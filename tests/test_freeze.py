@@ -109,9 +109,9 @@ def test_stale_cache_is_an_error_never_a_hit(tmp_path: Path) -> None:
     model = _network()
     trunk, _ = augend.split_model(model, "3")
     augend.cache_trunk(trunk, _Set(), None, tmp_path / "cache", batch_size=4)
-    stamp = (tmp_path / "cache" / "features.npy").stat().st_mtime_ns
+    stamp = (tmp_path / "cache" / "0.rows").stat().st_mtime_ns
     augend.cache_trunk(trunk, _Set(), None, tmp_path / "cache", batch_size=4)
-    assert (tmp_path / "cache" / "features.npy").stat().st_mtime_ns == stamp
+    assert (tmp_path / "cache" / "0.rows").stat().st_mtime_ns == stamp
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] += 1e-6  # type: ignore[index]
     with pytest.raises(AugendError, match="weights"):

@@ -7,11 +7,13 @@ JSON keeps Python floats exactly (shortest round-trip form), tensors keep their 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from augend.contract import AugendError
 
-__all__ = ["Checkpoints", "read", "write", "write_bytes", "write_json"]
+__all__ = ["Checkpoints", "exclusive", "read", "write", "write_bytes", "write_json"]
 
 _MAGIC = b"augend checkpoint 1\n"
 _DIGEST = 32
@@ -39,6 +41,30 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def exclusive(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """One process at a time in this block; the lock goes with the process, however that ends.
+
+    Args:
+        file: the lock; made when absent.
+        waiting: called every second while another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; two processes that write into one folder are then the user's care
+        yield
+        return
+    with file.open("w") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(1.0)
+        yield
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

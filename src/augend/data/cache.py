@@ -16,7 +16,7 @@ import shutil
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from augend.checkpoint import write_bytes
+from augend.checkpoint import exclusive, write_bytes
 from augend.contract import AugendError
 from augend.data.decode import GREYS, HEIC, Fit, Seen, heic, look, reason
 from augend.data.rows import RowFile, StoredPixels
@@ -129,24 +129,6 @@ class Entry:
         if any(line and line not in good for line in lines) or lines[-1]:
             write_bytes(self.path / "index.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in known))
 
-    @contextlib.contextmanager
-    def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """One writer at a time; the lock goes with the process, however that ends. `waiting` is called every second."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock; two processes that decode one folder are then the user's care
-            yield
-            return
-        with (self.path / "lock").open("w") as handle:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waiting()
-                    time.sleep(1.0)
-            yield
 
 
 class _Writer:
@@ -327,7 +309,8 @@ def decoded(
 
     if missing():
         try:
-            with entry.locked(waiting):
+            entry.path.mkdir(parents=True, exist_ok=True)
+            with exclusive(entry.path / "lock", waiting):
                 known = entry.known()
                 todo = missing()
                 have = len(files) - len(todo)

@@ -11,7 +11,7 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
-from augend.stages.cache import fill
+from augend.stages.bank import fill
 
 __all__ = ["drawn_views", "fill_bank", "fill_banks", "worth_caching"]
 
