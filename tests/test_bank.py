@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import augend
 from augend.contract import AugendError
-from augend.stages.bank import Kept, Resident, chunks, digest_of, fill
+from augend.stages.bank import Kept, Resident, chunks, fill
 
 KEY = {"weights": "one", "size": 32}
 
@@ -152,4 +152,3 @@ def test_a_cached_trunk_is_kept_with_its_labels(tmp_path: Path) -> None:
     assert torch.equal(one.features, two.features) and two.labels.tolist() == [n % 3 for n in range(10)]
     with pytest.raises(AugendError, match="the data set is empty"):
         augend.cache_trunk(trunk, [])
-    assert digest_of({"a": torch.zeros(2)}) != digest_of({"b": torch.zeros(2)}) != digest_of(b"a")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from augend.contract import AugendError
 
-__all__ = ["Checkpoints", "exclusive", "read", "write", "write_bytes", "write_json"]
+__all__ = ["Checkpoints", "digest_of", "exclusive", "read", "write", "write_bytes", "write_json"]
 
 _MAGIC = b"augend checkpoint 1\n"
 _DIGEST = 32
@@ -65,6 +65,15 @@ def exclusive(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 waiting()
                 time.sleep(1.0)
         yield
+
+
+def digest_of(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """32 hexadecimal digits (blake2b) over tensors with their names, dtypes and shapes, and a text."""
+    digest = hashlib.blake2b(about.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

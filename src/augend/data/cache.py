@@ -130,7 +130,6 @@ class Entry:
             write_bytes(self.path / "index.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in known))
 
 
-
 class _Writer:
     """Appends to an entry that is locked."""
 

@@ -7,7 +7,6 @@ of a convolution depend on the shape of the batch, not on a row's position in it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from torch import Tensor
 from augend.checkpoint import exclusive, write_json
 from augend.contract import AugendError
 
-__all__ = ["Kept", "Resident", "Store", "chunks", "digest_of", "fill"]
+__all__ = ["Kept", "Resident", "Store", "chunks", "fill"]
 
 SAVE_SECONDS = 1.0  # how often what was computed is made safe from a kill
 
@@ -247,16 +246,3 @@ class Kept:
             else:
                 found[name] = flat.view(self.total, *one["shape"])
         return found
-
-
-def digest_of(*parts: bytes | Mapping[str, Tensor]) -> str:
-    """32 hexadecimal digits (blake2b) over bytes, and over tensors with their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, bytes):
-            digest.update(part)
-            continue
-        for name, tensor in part.items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from augend.checkpoint import digest_of
 from augend.contract import AugendError, Augment
 from augend.randomness import Draws
-from augend.stages.bank import Kept, digest_of, fill
+from augend.stages.bank import Kept, fill
 
 __all__ = ["CachedTrunk", "cache_trunk"]
 
