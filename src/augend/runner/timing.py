@@ -32,6 +32,8 @@ __all__ = ["PhaseTime", "RunTime", "time_plan"]
 WARM, TIMED = 5, 20
 WARM_LEAST, TIMED_LEAST = 1, 3
 PHASE_SECONDS = 2.0
+SHORT_SECONDS = 0.5  # 20 steps of a small network are over before their neighbours have been felt
+SHORT_STEP = 0.1  # phases of shorter steps are timed twice, at two moments: a machine stumbles for seconds
 PLENTY = 1 << 30
 FEW_ROWS = 400
 
@@ -61,6 +63,11 @@ class PhaseTime:
         if self.cached is None or steps <= self.worth:
             return steps * self.step
         return self.fill + steps * self.cached
+
+    def least(self, other: PhaseTime) -> PhaseTime:
+        """The shorter of two timings of one phase."""
+        cached = self.cached if self.cached is None or other.cached is None else min(self.cached, other.cached)
+        return PhaseTime(min(self.step, other.step), cached, min(self.fill, other.fill), self.worth)
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,19 @@ class RunTime:
         )
 
 
-def time_plan(plan: Plan, splits: Mapping[str, Split], hardware: Hardware) -> RunTime:
+def time_plan(
+    plan: Plan,
+    splits: Mapping[str, Split],
+    hardware: Hardware,
+    *,
+    begin: Callable[[], None] = lambda: None,
+    end: Callable[[Callable[[], object]], None] = lambda work: None,
+) -> RunTime:
     """Time a plan's phases, evaluation and beginning; trains nothing that is kept.
+
+    Args:
+        begin: called when everything is loaded, before the first step is timed.
+        end: called when all is timed, with work that keeps this process as busy as training does.
 
     Cost: about two seconds a phase.
     """
@@ -116,11 +134,17 @@ def time_plan(plan: Plan, splits: Mapping[str, Split], hardware: Hardware) -> Ru
     if hardware.channels_last:
         networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     built = clock() - start
-    phases = tuple(_phase(spec, networks, on, hardware) for spec in plan.phases)
+    begin()
+    phases = [_phase(spec, networks, on, hardware) for spec in plan.phases]
+    for number, one in enumerate(phases):
+        if 0 < one.step < SHORT_STEP:
+            phases[number] = one.least(_phase(plan.phases[number], networks, on, hardware))
     main = on["main"]
-    each = _looking(networks, plan, main, hardware)
+    look, shown = _looking(networks, plan, main, hardware)
+    each = _median(look) / shown
+    end(look)
     last = sum(len(part) for part in (main.valid, main.test, *main.shifted.values()))
-    return RunTime(phases, 2 * built, each * min(len(main.valid), curve.PICTURES), each * last, len(main.valid))
+    return RunTime(tuple(phases), 2 * built, each * min(len(main.valid), curve.PICTURES), each * last, len(main.valid))
 
 
 def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
@@ -138,7 +162,9 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
 
 
 def _median(step: Callable[[], object]) -> float:
-    """Seconds of a step: up to 20 after up to 5 of warm-up, within two seconds, but 3 after 1 at least."""
+    """Seconds of a step, the median of 20 after up to 5 of warm-up: of more where these are over in half a second, of fewer
+    where they take more than two, but of 3 after 1 at least.
+    """
     begin = time.perf_counter()
     for number in range(WARM):
         if number >= WARM_LEAST and time.perf_counter() - begin > PHASE_SECONDS / 4:
@@ -146,8 +172,10 @@ def _median(step: Callable[[], object]) -> float:
         step()
     turns: list[float] = []
     begin = time.perf_counter()
-    while len(turns) < TIMED_LEAST or (len(turns) < TIMED and time.perf_counter() - begin < PHASE_SECONDS):
+    while True:
         now = time.perf_counter()
+        if len(turns) >= TIMED_LEAST and now - begin >= (PHASE_SECONDS if len(turns) < TIMED else SHORT_SECONDS):
+            break
         step()
         turns.append(time.perf_counter() - now)
     return sorted(turns)[len(turns) // 2]
@@ -217,13 +245,13 @@ def _pretend(scene: Scene, chosen: list[Route], hardware: Hardware) -> None:
     scene.__dict__.pop("sees_pixels", None)  # it may have been asked before there were caches
 
 
-def _looking(networks: Networks, plan: Plan, split: Split, hardware: Hardware) -> float:
-    """Seconds a picture of evaluating."""
+def _looking(networks: Networks, plan: Plan, split: Split, hardware: Hardware) -> tuple[Callable[[], object], int]:
+    """A function that evaluates a few pictures, and how many."""
     pictures: Pictures = split.valid.take(torch.arange(min(len(split.valid), 250)))
-    networks.eval()
 
     def look() -> None:
+        networks.eval()
         for name in plan.result:
             logits(networks, name, pictures, channels_last=hardware.channels_last, autocast=hardware.autocast)
 
-    return _median(look) / max(1, len(pictures))
+    return look, max(1, len(pictures))

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +32,25 @@ LONGEST = 10_000_000
 
 
 def measure(jobs: Mapping[str, Job], hardware: Hardware, workers: int) -> dict[str, RunTime]:
-    """Time every recipe's phases, `workers` at once."""
+    """Time every recipe's phases with `workers` of them at once, as trials will run.
+
+    Processes side by side slow each other down by a third, so each is timed while all the others step as well: they begin
+    together, and who is done goes on until all are. Where there are fewer left than workers, some are timed twice.
+    """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for name, job in jobs.items():
-            (folder / "time" / name).mkdir(parents=True)
-            write_json(folder / "time" / name / "trial.json", {"job": job.to_json(), "hardware": hardware.to_json()})
-        with Pool(folder, min(workers, len(jobs))) as pool:
-            for event in pool.run([f"time:{name}" for name in jobs]):
+        names = [*jobs]
+        rounds = [names[begin : begin + workers] for begin in range(0, len(names), workers)]
+        again = itertools.cycle(names)
+        rounds[-1] += [f"{next(again)}~{n}" for n in range(workers - len(rounds[-1]))]
+        for together in rounds:
+            for name in together:
+                (folder / "time" / name).mkdir(parents=True)
+                job = jobs[name.partition("~")[0]]
+                asked = {"job": job.to_json(), "hardware": hardware.to_json(), "together": together}
+                write_json(folder / "time" / name / "trial.json", asked)
+        with Pool(folder, workers) as pool:
+            for event in pool.run([f"time:{name}" for together in rounds for name in together]):
                 if event["kind"] == "ended" and event["state"] != "finished":
                     raise AugendError(str(event["reason"]))
                 if event["kind"] == "lost":
@@ -47,15 +60,25 @@ def measure(jobs: Mapping[str, Job], hardware: Hardware, workers: int) -> dict[s
 
 def time_job(folder: Path) -> None:
     """What a worker does with a job that shall be timed."""
-    import time
-
     asked = read_json(folder / "trial.json")
+    others = [folder.parent / name for name in asked["together"]]
+
+    def begin() -> None:
+        (folder / "ready").touch()
+        while not all((other / "ready").exists() for other in others):
+            time.sleep(0.02)
+
+    def end(work: Callable[[], object]) -> None:
+        (folder / "done").touch()
+        while not all((other / "done").exists() for other in others):
+            work()
+
     job = Job.from_json(asked["job"])
-    begin = time.perf_counter()
+    loading = -time.perf_counter()
     splits = load_splits(job)
     plan = resolve_job(job, splits)
-    loading = time.perf_counter() - begin
-    found = time_plan(plan, splits, Hardware(**asked["hardware"]))
+    loading += time.perf_counter()
+    found = time_plan(plan, splits, Hardware(**asked["hardware"]), begin=begin, end=end)
     write_json(folder / "times.json", dataclasses.replace(found, begin=found.begin + loading).to_json())
 
 
