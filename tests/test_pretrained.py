@@ -74,6 +74,7 @@ def test_the_weights_own_size() -> None:
     assert native_side("resnet18") == 224 and native_side("torchvision:inception_v3") == 299
 
 
+@pytest.mark.slow
 def test_a_study_starts_from_what_is_at_hand(hub: Path, tmp_path: Path) -> None:
     """Pictures of one's own and weights in the hub's cache: probes against fine-tuning; without them one loud line."""
     data = fill(tmp_path / "data", {"cat": 20, "dog": 20})

@@ -29,7 +29,7 @@ from runs import SMALL, splits_of, train
 CIFAR = "cifar10:train=2000,valid=200,test=500"
 SLOW = [
     pytest.param(recipe, marks=pytest.mark.slow)
-    for recipe in ("cutmix", "mixup-then-tune", "small-then-strong", "mixup-features")
+    for recipe in ("mixup", "cutmix", "mixup-then-tune", "small-then-strong", "mixup-features")
 ]
 needs_data = pytest.mark.skipif(not os.environ.get("AUGEND_DATA"), reason="AUGEND_DATA is not set")
 
@@ -197,7 +197,7 @@ def accuracy(folder: Path, recipe: Any, budget: int, data: str = CIFAR, **job: A
 
 
 @needs_data
-@pytest.mark.parametrize("recipe", ["mixup", *SLOW])
+@pytest.mark.parametrize("recipe", SLOW)
 def test_they_learn(recipe: str, tmp_path: Path) -> None:
     """200 steps on 2,000 pictures of CIFAR-10: more than 0.27 of the test pictures, where a guess has 0.1."""
     right, _ = accuracy(tmp_path / "run", recipe, 200)
