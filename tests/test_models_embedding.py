@@ -224,7 +224,7 @@ def test_smallest_pictures() -> None:
         model = inception_v3_cifar(shape=(3, 7, 7), classes=6).eval()
         assert model(torch.empty(2, 3, 7, 7)).shape == (2, 6)
     for word, shape, message in (
-        ("vgg16-cifar", (3, 31, 64), "'vgg16-cifar' halves pictures 5 times and takes 32x32 pixels or more, not 31x64"),
+        ("vgg16-cifar", (3, 31, 64), "'vgg16-cifar' takes pictures of 32x32 pixels or more, not 31x64"),
         ("vgg16-cifar", (1, 28, 28), "not 28x28"),
         ("inception-v3-cifar", (3, 32, 6), "'inception-v3-cifar' takes pictures of 7x7 pixels or more, not 32x6"),
         ("vgg16-cifar", (512,), "takes pictures"),

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from augend.study.compare import open_study
+from augend.study.tuning import choose_rates, tuning_jobs
 from runs import SMALL
 
 BASE = ["compare", SMALL, "--recipes", "plain,augmented", "--repeats", "2", "--precision", "32-true"]
@@ -86,6 +88,34 @@ def test_rates_are_chosen_on_validation_and_charged(tuned: Path) -> None:
         cost = results["recipes"][name]["cost"]
         assert cost["parts"]["tuning"] == pytest.approx(spent)
         assert cost["seconds"] == pytest.approx(cost["trained"] + spent)
+
+
+def test_rates_lie_around_the_settings_own_and_decoding_is_charged_once(tmp_path: Path) -> None:
+    """Whose first phase takes a tenth of the rate: `init-embedding`, under a rate of the command line."""
+    study = open_study(
+        tmp_path / "study",
+        {
+            "data": SMALL,
+            "recipes": ("init-embedding",),
+            "repeats": 1,
+            "budget": "60step",
+            "tune": 3,
+            "settings": "quick",
+            "precision": "32-true",
+            "overrides": ("optimizer.lr=0.01",),
+        },
+        "a test",
+    )
+    jobs = tuning_jobs(study)
+    rates = [float(name.rpartition("-")[2]) for name in jobs]
+    assert rates == pytest.approx([0.01 / 3, 0.01, 0.03], rel=0.01)
+    for name, rate in zip(jobs, rates, strict=True):
+        folder = study.path / name
+        seconds = {"step": 2.0, "augment": 0.5, "evaluation": 7.0, "decoding": 11.0}
+        (folder / "result.json").write_text(json.dumps({"valid": rate, "ledger": {"seconds": seconds}}))
+        (folder / "state.json").write_text(json.dumps({"state": "finished"}))
+    found = choose_rates(study)["init-embedding"]
+    assert found["seconds"] == pytest.approx(3 * 2.5) and found["override"] == "optimizer.lr=0.03"
 
 
 def test_the_model_has_seen_validation_too(tuned: Path) -> None:

@@ -22,7 +22,17 @@ from torch import Tensor
 
 from augend.contract import AugendError
 
-__all__ = ["Checkpoints", "digest_of", "exclusive", "read", "write", "write_bytes", "write_json"]
+__all__ = [
+    "Checkpoints",
+    "digest_of",
+    "exclusive",
+    "plain",
+    "read",
+    "read_described",
+    "write",
+    "write_bytes",
+    "write_json",
+]
 
 _MAGIC = b"augend checkpoint 1\n"
 _DIGEST = 32
@@ -87,6 +97,18 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(value.data_ptr())
         out[name] = value
     return out
+
+
+def read_described(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; what cannot be read is one error that names the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return tensors, opened.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise AugendError(f"{path}: cannot be read as safetensors ({error}); get the file anew") from error
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from augend.augment.base import checked
 from augend.augment.pairs import PairAugmenter, Scales, blocks
-from augend.checkpoint import digest_of, plain, write_bytes
+from augend.checkpoint import digest_of, plain, read_described, write_bytes
 from augend.contract import AugendError, Component
 from augend.models import build
 from augend.models.stages import Stages
@@ -236,16 +236,9 @@ def _named(backbone: nn.Module | str) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise AugendError(f"{path}: there is no such file; name one that EmbeddingAugmenter.save wrote")
-    try:
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AugendError(f"{path}: cannot be read as safetensors ({error}); get the file anew") from error
+    tensors, metadata = read_described(path)
     if KEY not in metadata:
         raise AugendError(
             f"{path}: holds no augmentation of embeddings; name a file that EmbeddingAugmenter.save wrote"

@@ -7,6 +7,7 @@ Row i of `Z` embeds a picture, and row i of `Z_aug` the same picture, augmented.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
@@ -31,7 +32,7 @@ STEADY = 1e-5  # an entry whose deviation is below this part of its size says no
 SEEDS = 1 << 24
 
 
-class PairAugmenter:
+class PairAugmenter(ABC):
     """Base of `EmbeddingAugmenter` and its controls, so that they stand beside it wherever it stands."""
 
     n_features_in_: int
@@ -114,13 +115,13 @@ class PairAugmenter:
 
     # ------------------------------------------------------------------ what each has of its own
 
+    @abstractmethod
     def _learn(self, z: Tensor, zg: Tensor) -> None:
         """Learn from float32 ``(n, d)`` that were checked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _mapped(self, z: Tensor, seeds: Callable[[], Tensor]) -> Tensor:
         """Float32 ``(n, d)`` augmented, as floats; `seeds` draws ``(n, 2)`` whole numbers for those that need chance."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ what is taken
 

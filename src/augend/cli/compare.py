@@ -13,15 +13,19 @@ import typer
 
 from augend.cli.announce import announce, show_plan
 from augend.cli.options import (
+    DATA,
+    SETTINGS,
     Augmentations,
     Budget,
     Fit,
     Group,
     Json,
     Model,
+    Overrides,
     Plugins,
     Root,
     Size,
+    Weights,
     data_word,
     plugin_paths,
 )
@@ -41,7 +45,7 @@ def compare(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of class folders, or digits, mnist, cifar10, cifar100 (default: tilted digits).",
+            help=f"{DATA} Default: tilted digits.",
             show_default=False,
         ),
     ] = None,
@@ -73,13 +77,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; an existing one is continued.", show_default=False)
     ] = None,
-    settings: Annotated[
-        str | None, typer.Option(help="What recipes share: good-practice, quick or a file.", show_default=False)
-    ] = None,
+    settings: Annotated[str | None, typer.Option(help=SETTINGS, show_default=False)] = None,
     model: Model = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A file of weights that every recipe starts from.", show_default=False)
-    ] = None,
+    weights: Weights = None,
     regime: Annotated[
         str | None,
         typer.Option(help="pretrained or scratch (default: by the data and the weights at hand).", show_default=False),
@@ -95,10 +95,7 @@ def compare(
     precision: Annotated[
         str | None, typer.Option(help="auto (timed), 32-true or bf16-mixed.", show_default=False)
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="An override for all recipes, as optimizer.lr=3e-4.", show_default=False),
-    ] = None,
+    set_: Overrides = None,
     augment: Augmentations = None,
     plugin: Plugins = None,
     plan: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+DATA = "A folder of class folders, a table of paths and labels (CSV), or digits, mnist, cifar10, cifar100."
 Root = Annotated[
     str | None,
     typer.Option("--data-root", help="Folder of named data sets (default: AUGEND_DATA).", show_default=False),
@@ -17,7 +18,20 @@ Model = Annotated[
         "--model", help="A built-in word, a timm name or torchvision:NAME (default: by the data).", show_default=False
     ),
 ]
-SettingsName = Annotated[str, typer.Option("--settings", help="What recipes share: good-practice, quick or a file.")]
+SETTINGS = "What recipes share: good-practice, pretrained, quick or a file."
+SettingsName = Annotated[str, typer.Option("--settings", help=SETTINGS)]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="A file of weights that training starts from.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="A parameter or a key of settings or phase, as split=layer3, optimizer.lr=3e-4, tune.until=30%.",
+        show_default=False,
+    ),
+]
 Augmentations = Annotated[
     str | None,
     typer.Option(

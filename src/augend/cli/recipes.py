@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
+from augend.cli.options import Overrides
 from augend.contract import AugendError
 
 app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=False, add_completion=False)
 
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="An override, such as tune.until=2000step.")
-]
 SettingsName = Annotated[str, typer.Option("--settings", metavar="NAME|FILE", help="Settings to read recipes under.")]
 
 

@@ -11,18 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from augend.cli.options import (
+    DATA,
     Augmentations,
     Budget,
     Fit,
     Group,
     Json,
     Model,
+    Overrides,
     Plugins,
     Precision,
     Root,
     Seed,
     SettingsName,
     Size,
+    Weights,
     data_word,
     plugin_paths,
 )
@@ -31,9 +34,9 @@ __all__ = ["add_to"]
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A folder of class folders, or digits, mnist, cifar10, cifar100.")],
+    data: Annotated[str, typer.Argument(help=DATA)],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="As tune.until=2000step or optimizer.lr=3e-4.", show_default=False)
+        list[str] | None, typer.Argument(help="The same as --set: split=layer3 optimizer.lr=3e-4.", show_default=False)
     ] = None,
     recipe: Annotated[str, typer.Option(help="A name (augend recipes) or a file.")] = "augmented",
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default=False)] = None,
@@ -41,9 +44,8 @@ def train(
     budget: Budget = None,
     settings: SettingsName = "good-practice",
     seed: Seed = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter of the recipe, as split=layer3.", show_default=False)
-    ] = None,
+    weights: Weights = None,
+    set_: Overrides = None,
     data_root: Root = None,
     size: Size = None,
     group: Group = None,
@@ -72,12 +74,6 @@ def train(
     if not main_rank():
         join(os.environ["AUGEND_RUN"])
         return
-    params: dict[str, Any] = {}
-    for item in set_ or []:
-        key, found, value = item.partition("=")
-        if not found:
-            raise AugendError(f"--set {item}: write it as NAME=VALUE, as split=layer3")
-        params[key] = value
     plugins = plugin_paths(plugin)
     for path in plugins:
         load_plugin(path)
@@ -85,8 +81,8 @@ def train(
         data=data_word(data),
         recipe=recipe,
         settings=settings,
-        overrides=(*(overrides or ()), *([f"pixels={augment}"] if augment else ())),
-        params=params,
+        overrides=(*(overrides or ()), *(set_ or ()), *([f"pixels={augment}"] if augment else ())),
+        params={} if weights is None else {"weights": str(weights.resolve())},
         model=model,
         budget=budget,
         seed=seed,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augend.address import Address
+from augend.checkpoint import read_described
 from augend.contract import AugendError, Component
 from augend.data.rows import centred
 from augend.models import build
@@ -143,14 +144,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> Classifier:
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AugendError(f"{file}: cannot be read as safetensors ({error})") from error
+    tensors, metadata = read_described(file)
     if "augend" not in metadata:
         raise AugendError(f"{file}: weights without augend's description; only models that augend wrote can be loaded")
     about: dict[str, Any] = json.loads(metadata["augend"])

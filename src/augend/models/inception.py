@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augend.contract import AugendError
 from augend.models.small import classifier, pictures, pooling
 
 __all__ = ["inception_v3_cifar"]
@@ -139,12 +138,7 @@ def inception_v3_cifar(dropout: float = 0.5, *, shape: tuple[int, ...], classes:
     Raises:
         AugendError: pictures of fewer than 7 pixels a side.
     """
-    channels, height, width = pictures("inception-v3-cifar", shape)
-    if min(height, width) < SMALLEST:
-        raise AugendError(
-            f"model 'inception-v3-cifar' takes pictures of {SMALLEST}x{SMALLEST} pixels or more, not {height}x{width}; "
-            "try 'mlp' or 'linear', or resize them"
-        )
+    channels, _, _ = pictures("inception-v3-cifar", shape, SMALLEST)
     stem = (Conv(32, SQUARE), Conv(32, SQUARE), Conv(64, SQUARE), Conv(80), Conv(192, SQUARE))
     stages = OrderedDict[str, nn.Module](
         stem=_chain(channels, *stem),

@@ -26,12 +26,18 @@ class FlatLinear(nn.Linear):
         return super().forward(input.flatten(1))
 
 
-def pictures(word: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def pictures(word: str, shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
+    """The shape as (C, H, W), or what a network cannot take: no pictures, or a side below `smallest` pixels."""
     if len(shape) != 3:
         raise AugendError(
             f"model {word!r} takes pictures (C, H, W), not inputs of shape {tuple(shape)}; try 'mlp' or 'linear'"
         )
     channels, height, width = shape
+    if min(height, width) < smallest:
+        raise AugendError(
+            f"model {word!r} takes pictures of {smallest}x{smallest} pixels or more, not {height}x{width}; "
+            "try 'small' or 'linear', or resize them"
+        )
     return channels, height, width
 
 

@@ -56,12 +56,7 @@ def vgg16_cifar(dropout: float = 0.5, hidden: int = 4096, *, shape: tuple[int, .
     Raises:
         AugendError: pictures of fewer than 32 pixels a side.
     """
-    channels, height, width = pictures("vgg16-cifar", shape)
-    if min(height, width) < SMALLEST:
-        raise AugendError(
-            f"model 'vgg16-cifar' halves pictures {len(BLOCKS)} times and takes {SMALLEST}x{SMALLEST} pixels or more, not "
-            f"{height}x{width}; try 'small' or 'resnet18-cifar', or resize them"
-        )
+    channels, _, _ = pictures("vgg16-cifar", shape, SMALLEST)
     if hidden < 1:
         raise AugendError(f"model 'vgg16-cifar': hidden {hidden} is no width; give 1 or more, such as 4096")
     stages: list[tuple[str, nn.Module]] = []

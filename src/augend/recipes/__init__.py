@@ -9,7 +9,7 @@ from augend.recipes.durations import resolve_steps
 from augend.recipes.library import Recipe, Settings, known, known_settings, load, read_file, settings
 from augend.recipes.plan import Plan
 from augend.recipes.reading import dump
-from augend.recipes.resolve import check, resolve, resolved_words, roles
+from augend.recipes.resolve import check, resolve, resolved_words, roles, settings_rate
 from augend.recipes.schedules import OnPlateau, rate
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "resolved_words",
     "roles",
     "settings",
+    "settings_rate",
 ]

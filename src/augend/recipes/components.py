@@ -11,7 +11,7 @@ from augend.contract import Component
 from augend.recipes.reading import Place
 from augend.recipes.words import POSITIONAL
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "checked_options", "complete", "copies"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "checked_options", "complete", "complete_optimizer", "copies"]
 
 _SCALARS = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
 
@@ -72,6 +72,16 @@ def complete(kind: str, component: Component, place: Place) -> Component:
             make(**found.options)
         except (TypeError, ValueError) as error:
             raise place.error(error) from None
+    return found
+
+
+def complete_optimizer(written: Component, place: Place) -> Component:
+    """An optimizer with all of its options, the learning rate above 0."""
+    if written.word not in OPTIMIZERS:
+        raise place.unknown(written.word, OPTIMIZERS, "optimizer")
+    found = checked_options(written, OPTIMIZERS[written.word], place)
+    if not found.options["lr"] > 0:
+        raise place.at("lr").found(found.options["lr"], "a number above 0")
     return found
 
 

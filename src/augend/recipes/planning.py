@@ -11,7 +11,7 @@ from augend.contract import AugendError, Component
 from augend.recipes import words
 from augend.recipes.augmentations import TRAITS, expand
 from augend.recipes.checks import check_address, check_phase, in_order, referred, upstream
-from augend.recipes.components import OPTIMIZERS, checked_options, complete, copies
+from augend.recipes.components import complete, complete_optimizer, copies
 from augend.recipes.durations import epoch_steps, fixed_steps, resolve_steps
 from augend.recipes.language import Composed
 from augend.recipes.library import Settings
@@ -54,7 +54,7 @@ class Resolving:
         self.batch = self.settings.batch or _batch(sizes["main"])
         self.networks = self._networks()
         expand(self.settings.pixels, (), TRAITS, self.settings_place.at("pixels"), "pixels")  # checked even if unused
-        self.optimizer = _optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
+        self.optimizer = complete_optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
         self.schedule = completed(self.settings.schedule, self.settings_place.at("schedule"))
 
     def plan(self, budget: str | None, fallback: str | None = None) -> Plan:
@@ -136,7 +136,7 @@ class Resolving:
 
     def _begun(self, written: Component | Fresh | None, place: Place) -> Component:
         if isinstance(written, Component):
-            return _optimizer(written, place)
+            return complete_optimizer(written, place)
         assert written is not None
         changed = {}
         for option, value in written.changed.items():
@@ -146,7 +146,9 @@ class Resolving:
                     raise place.at(f"fresh.{option}").error(f"is a multiple of nothing: the settings say {own!r}")
                 value = value.of(own)
             changed[option] = value
-        return _optimizer(Component(self.optimizer.word, {**self.optimizer.options, **changed}), place.at("fresh"))
+        return complete_optimizer(
+            Component(self.optimizer.word, {**self.optimizer.options, **changed}), place.at("fresh")
+        )
 
     def _phase(
         self, written: PhaseWords, place: Place, segment: int, optimizer: Component, schedule: Component
@@ -269,12 +271,3 @@ class Resolving:
 def _batch(pictures: int) -> int:
     """Rows a step where the settings leave it open: small data needs steps, large data is seen faster in large batches."""
     return 32 if pictures < 2000 else 64 if pictures < 20_000 else 128
-
-
-def _optimizer(written: Component, place: Place) -> Component:
-    if written.word not in OPTIMIZERS:
-        raise place.unknown(written.word, OPTIMIZERS, "optimizer")
-    found = checked_options(written, OPTIMIZERS[written.word], place)
-    if not found.options["lr"] > 0:
-        raise place.at("lr").found(found.options["lr"], "a number above 0")
-    return found

@@ -9,13 +9,15 @@ from typing import Any
 
 from augend.contract import AugendError
 from augend.recipes.augmentations import TRAITS
+from augend.recipes.components import complete_optimizer
 from augend.recipes.language import Composed, bind, compose, overridden, settled, split_overrides
 from augend.recipes.library import Recipe, Settings, load
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
 from augend.recipes.planning import Resolving, data_word
+from augend.recipes.reading import Place
 
-__all__ = ["check", "resolve", "resolved_words", "roles"]
+__all__ = ["check", "resolve", "resolved_words", "roles", "settings_rate"]
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 SettingsLike = str | Path | Mapping[str, Any] | Settings
@@ -73,6 +75,19 @@ def roles(
     builtin = {"data": data, "model": model, "weights": None, "base": "$data", "split": "auto"}
     bound = _bound(recipe, settings, overrides, params, builtin).recipe
     return {role: data_word(text, bound.place.at(f"data.{role}")) for role, text in bound.data.items()}
+
+
+def settings_rate(
+    recipe: RecipeLike, settings: SettingsLike = "good-practice", *, overrides: Sequence[str] = ()
+) -> float:
+    """The learning rate of the settings, overrides included; phases of a recipe may take multiples of it.
+
+    >>> settings_rate("init-embedding", "quick"), settings_rate("plain", "quick", overrides=["optimizer.lr=0.01"])
+    (0.001, 0.01)
+    """
+    _, said, _ = split_overrides(overrides, compose(load(recipe)))
+    block = overridden(load_settings(settings), said)
+    return float(complete_optimizer(block.words.optimizer, Place(block.source).at("optimizer")).options["lr"])
 
 
 def resolved_words(

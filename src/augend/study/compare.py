@@ -21,6 +21,7 @@ from augend.names import load_plugin
 from augend.recipes.library import Recipe, load, parent, read_file
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
+from augend.recipes.resolve import settings_rate
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
 from augend.runner.job import Kept, check_plan, load_splits, resolve_job
@@ -188,7 +189,7 @@ def plan_study(
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
-        "rate": float(plans[first].phases[0].optimizer.options["lr"]),
+        "rate": settings_rate(first, request.job(first, 0).settings, overrides=request.overrides),
     }
     study = Study(out, request, record)
     if timed or request.time is not None or request.equal in ("seconds", "flops"):
@@ -290,11 +291,11 @@ def compare(
     """Compare recipes on a data set; the Python face of ``augend compare``.
 
     Args:
-        data: a word (``digits``, ``cifar10``) or a folder of class folders.
+        data: a word (``digits``, ``cifar10``), a folder of class folders, or a table of paths and labels.
         recipes: names or files; default: the set for training from scratch.
         out: the study's folder (default ``runs/compare-DATA-N``); an existing one is continued.
         listen: hears events of trials as mappings with "trial" and "kind".
-        options: other fields of `augend.study.compare.Request`: repeats, budget, settings, model, seed, margin, …
+        options: other fields of `augend.study.request.Request`: repeats, budget, settings, model, seed, margin, …
 
     Returns:
         What stands in ``results.json``: advice, levels with intervals, paired differences, cost.

@@ -118,7 +118,7 @@ class _Recipe:
             return None
 
     def cost(self, kind: str, budget: int) -> float:
-        """Steps, training seconds or FLOPs at a budget; infinite where it is too small for the phases."""
+        """Steps, training seconds or FLOPs at a budget; 0 where it is too small for the phases: a search goes on upwards."""
         plan = self.at(budget)
         if plan is None:
             return 0.0

@@ -18,6 +18,7 @@ __all__ = ["choose_rates", "tuning_jobs"]
 
 FACTOR = 3.0
 PART = 4
+NOT_TUNING = ("evaluation", "decoding")  # files are decoded once, for the trials and for all of this
 
 
 def _rates(study: Study) -> list[float]:
@@ -53,7 +54,7 @@ def choose_rates(study: Study) -> dict[str, dict[str, Any]]:
         result = read_json(folder / "result.json")
         about["tried"][rate] = result["valid"]
         seconds = result["ledger"]["seconds"]
-        about["seconds"] += sum(value for part, value in seconds.items() if part != "evaluation")
+        about["seconds"] += sum(value for part, value in seconds.items() if part not in NOT_TUNING)
     for name, about in found.items():
         reached = {rate: value for rate, value in about["tried"].items() if value is not None}
         if not reached:
