@@ -190,6 +190,33 @@ def test_an_early_interrupt_is_one_line(seconds: float, tmp_path: Path) -> None:
     assert not (tmp_path / "study").exists()
 
 
+DEAF = """
+import time
+from augend.cli import app, main
+
+@app.command("deaf")
+def deaf() -> None:
+    print("begun", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+main()
+"""
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_command_all_the_same() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF, "deaf"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == "augend: interrupted; what was finished is kept\n"
+
+
 LOSS = '''
 import torch
 from torch import nn

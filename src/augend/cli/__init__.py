@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
+from augend.__main__ import leave
 from augend.cli import compare, data, model, recipes, reproduce, train
 from augend.contract import AugendError, Saved
 
 __all__ = ["app", "main"]
+
+PATIENCE = 2.0  # seconds for tidying up after Ctrl-C, which libraries may also swallow
 
 app = typer.Typer(
     name="augend",
@@ -45,6 +50,10 @@ def main() -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal heard
+        if not heard:
+            late = threading.Timer(PATIENCE, leave, (number, None))
+            late.daemon = True
+            late.start()
         heard = True
         raise KeyboardInterrupt
 
@@ -55,11 +64,11 @@ def main() -> None:
         print(f"augend: {saved}", file=sys.stderr)
         sys.exit(saved.code)
     except BaseException as error:
-        # Where the interrupt came in the middle of an import, it may arrive as another error.
+        # Where the interrupt came in the middle of an import, it may arrive as another error, or be swallowed.
         if heard:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            print("augend: interrupted; what was finished is kept", file=sys.stderr)
-            sys.exit(130)
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            leave(signal.SIGINT, None)
         _end(error)
 
 

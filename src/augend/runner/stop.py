@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 __all__ = ["Stop"]
 
@@ -26,14 +28,16 @@ class Stop:
 
         def heard(number: int, frame: FrameType | None) -> None:
             if self.asked is not None and number == signal.SIGINT:
+                earlier = before.get(number)
+                if callable(earlier):
+                    earlier(number, frame)
                 raise KeyboardInterrupt
             self.asked = number
 
         wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-        try:
+        before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: whoever started it handles signals
             before = {number: signal.signal(number, heard) for number in wanted}
-        except ValueError:  # not the main thread: whoever started it handles signals
-            before = {}
         try:
             yield
         finally:
