@@ -17,7 +17,7 @@ SOURCE = Path(augend.__file__).parent
 # Rooms from the ground up; a room may import its own floor's own room, and any floor below.
 FLOORS = [
     {"contract"},
-    {"names", "address", "randomness", "checkpoint", "cost", "pixels"},
+    {"names", "address", "randomness", "checkpoint", "cost", "pixels", "interrupt"},
     {"data", "models"},
     {"order", "augment", "objective", "stages"},
     {"evaluate"},

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import typer
 
-from augend.__main__ import leave
 from augend.cli import compare, data, model, recipes, reproduce, train
 from augend.contract import AugendError, Saved
+from augend.interrupt import leave
 
 __all__ = ["app", "main"]
 
@@ -51,7 +51,7 @@ def main() -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal heard
         if not heard:
-            late = threading.Timer(PATIENCE, leave, (number, None))
+            late = threading.Timer(PATIENCE, leave, (number,))
             late.daemon = True
             late.start()
         heard = True
@@ -68,7 +68,7 @@ def main() -> None:
         if heard:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
-            leave(signal.SIGINT, None)
+            leave(signal.SIGINT)
         _end(error)
 
 
