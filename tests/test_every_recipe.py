@@ -35,8 +35,9 @@ def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
     steps = [phase.steps or 0 for phase in plan.phases if phase.fit is None]
     total = sum(steps)
     seed = int.from_bytes(hashlib.blake2b(recipe.encode(), digest_size=4).digest(), "little")
-    fits = [("embedding", 1 + seed % 4), ("fitting", 1 + seed % 6), ("fitted", 1)]
-    kills = fits if len(steps) < len(plan.phases) else []
+    fitted = {phase.fit.word for phase in plan.phases if phase.fit is not None}
+    kills = [("embedding", 1 + seed % 4), ("fitted", 1)] if fitted else []
+    kills += [("fitting", 1 + seed % 6)] if "logistic" in fitted else []
     if not steps:
         return kills
     boundary = steps[0] if len(steps) > 1 else total // 2

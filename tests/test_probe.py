@@ -189,7 +189,7 @@ def _scene(job: Job, folder: Path) -> tuple[Any, Networks, dict[str, Split]]:
 
 
 def _embeddings(scene: Any, networks: Networks, view: str = "x") -> Tensor:
-    embed = Embedder(networks, scene.spec.train[0])
+    embed = Embedder.entering(networks, scene.spec.train[0])
     networks.eval()
     return fill_bank(scene, view, lambda pixels: {"": embed(pixels)}, size=scene.spec.rows, seed=0)[""]
 
@@ -215,12 +215,14 @@ def test_the_layer_is_that_of_scikit_learn(overrides: tuple[str, ...], variants:
     assert torch.allclose(layer.weight.double(), weight, rtol=1e-3, atol=1e-3 * float(weight.abs().max()))
     test = splits["main"].test
     shown = np.load(tmp_path / "run" / "predictions.npz")
-    clean = Embedder(networks, Slice("net", "classify"))(test.pixels.float() / 255).double().detach()
+    clean = Embedder.entering(networks, Slice("net", "classify"))(test.pixels.float() / 255).double().detach()
     expected = (clean @ weight.T + bias).softmax(1)
     found = torch.from_numpy(shown["probabilities"][shown["split"] == "test"]).double()
     assert torch.allclose(found, expected, atol=1e-3)
     if variants == 5:  # row i is picture i // 5 under rotation i % 5, upright first
-        upright = Embedder(networks, Slice("net", "classify"))(splits["main"].train.pixels.float() / 255).detach()
+        upright = Embedder.entering(networks, Slice("net", "classify"))(
+            splits["main"].train.pixels.float() / 255
+        ).detach()
         assert torch.allclose(features[::5], upright, atol=1e-5) and not torch.allclose(
             features[1::5], upright, atol=1e-2
         )
@@ -441,7 +443,7 @@ def test_a_probe_on_learned_features(pretrained: Path, tmp_path: Path) -> None:
     assert found["learned"]["test"] > 0.28 and found["learned"]["test"] > found["random"]["test"] + 0.02
     networks = augend.load(tmp_path / "learned").networks
     split = load(DATA)
-    embed = Embedder(networks, Slice("net", "classify"))
+    embed = Embedder.entering(networks, Slice("net", "classify"))
     with torch.no_grad():
         parts = {n: embed(getattr(split, n).pixels.float() / 255).double() for n in ("train", "valid", "test")}
     mean, deviation = parts["train"].mean(0), parts["train"].std(0, unbiased=False)

@@ -56,6 +56,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "fit": {
         "logistic": "augend.stages.fit:Logistic",
+        "ridge": "augend.augment.embedding_controls:RidgeAugmenter",
     },
     "model": {
         "figure1": "augend.models.small:figure1",

@@ -197,28 +197,40 @@ def normal_like(x: Tensor, seeds: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Noise(Operation):
-    """Normal noise of standard deviation `sigma` added to every pixel and channel.
+    """Normal noise of standard deviation `sigma` added to every pixel and channel, or entry of an embedding.
 
     Parameters: a seed of 48 bits for each row, in two columns of whole numbers; the noise is a function of it and of
-        the pixel's place alone (`normal_like`), so it does not depend on the other rows, the rank or the batch size.
+        the pixel's place alone (`normal_like`), so it does not depend on the other rows, the rank or the batch size. With
+        `p` below 1 a third column, 1 for the rows that get noise.
 
     Args:
         sigma: standard deviation, in the units of the pixels.
-        clip: keep the result in [0, 1].
+        clip: keep the result in [0, 1]; never done with `residual_of`.
+        residual_of: in a recipe, a network that learned in an earlier phase to augment an embedding (`match`): `sigma` is
+            then the root mean square of what it got wrong on held-out pictures. The control of the embedding family: noise
+            as large as the network's mistakes.
+        p: probability for a row to get noise.
     """
 
     word: ClassVar[str] = "noise"
     sigma: float = 0.1
     clip: bool = True
+    residual_of: str = ""
+    p: float = 1.0
 
     def __post_init__(self) -> None:
-        self.sigma = checked(self.word, "sigma", self.sigma, 0)
+        self.sigma, self.p = checked(self.word, "sigma", self.sigma, 0), checked(self.word, "p", self.p, 0, 1)
+        self.clip = self.clip and not self.residual_of
 
     def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor:
-        """float32 ``(rows, 2)``, whole numbers below 2^24."""
-        return draws.integers(2**24, 2).float()
+        """float32 ``(rows, 2)``, whole numbers below 2^24, or ``(rows, 3)``."""
+        seeds = draws.integers(2**24, 2).float()
+        return seeds if self.p == 1 else torch.cat([seeds, draws.child("p").bernoulli(self.p).float()], 1)
 
     def apply(self, x: Tensor, params: Tensor) -> Tensor:
         """Floats ``(rows, ...)``."""
-        noisy = x + self.sigma * normal_like(x, params)
-        return noisy.clamp_(0, 1) if self.clip else noisy
+        noisy = x + self.sigma * normal_like(x, params[:, :2])
+        noisy = noisy.clamp_(0, 1) if self.clip else noisy
+        if self.p == 1:
+            return noisy
+        return torch.where((params[:, 2] > 0.5).to(x.device).view(-1, *[1] * (x.dim() - 1)), noisy, x)

@@ -75,7 +75,7 @@ class TrainDisplay(_Display):
     def __call__(self, kind: str, values: Mapping[str, Any]) -> None:
         """Hear an event."""
         if kind == "phase":
-            self._now |= {"phase": values["phase"], "steps": values["steps"], "total": values["total"]}
+            self._now |= {key: values[key] for key in ("phase", "step", "steps", "total")}
             self._first, self._phase_begun = int(values["global_step"]), time.monotonic()
             spec = values["plan"]
             moving = ", ".join(str(part) for part in spec.train)
@@ -88,6 +88,13 @@ class TrainDisplay(_Display):
             )
             if not values["converged"]:
                 self.say(f"phase {values['phase']}: the solution has not converged; give a stronger penalty")
+        elif kind == "augmenter":
+            score = (
+                "nothing moves"
+                if values["score"] is None
+                else f"score {values['score']:.3f} (1 perfect, 0 the identity)"
+            )
+            self.say(f"phase {values['phase']}: {values['network']} on {values['pictures']} held-out pictures: {score}")
         elif kind == "note":
             self.say(str(values["text"]))
         elif kind == "valid":

@@ -194,10 +194,13 @@ def mlp(widths: Sequence[int] = (256,), dropout: float = 0.0, *, shape: tuple[in
 
 
 class Omega(nn.Sequential):
-    """An augmentation of embeddings ``(rows, d)`` -> ``(rows, d)``: linear, ReLU, linear."""
+    """An augmentation of embeddings ``(rows, d)`` -> ``(rows, d)``: linear, ReLU, linear; or one linear layer."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(OrderedDict(up=nn.Linear(width, hidden), relu=nn.ReLU(), down=nn.Linear(hidden, width)))
+        layers = OrderedDict[str, nn.Module](up=nn.Linear(width, hidden or width))
+        if hidden:
+            layers |= {"relu": nn.ReLU(), "down": nn.Linear(hidden, width)}
+        super().__init__(layers)
 
 
 def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Stages:
@@ -205,7 +208,8 @@ def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Sta
     augmentation does to its picture. Stages: up, relu, down; the result is the augmented embedding.
 
     Args:
-        hidden: width of the hidden layer as a multiple of d.
+        hidden: width of the hidden layer as a multiple of d; 0 for a linear map alone, the stage up, which
+            ``fit: ridge`` solves for.
         shape: ``(d,)`` of the embedding.
         classes: not used.
     """
@@ -214,6 +218,8 @@ def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Sta
             f"model 'omega' takes embeddings (d,), not inputs of shape {tuple(shape)}; wire it to `features`"
         )
     width = round(hidden * shape[0])
-    if width < 1:
-        raise AugendError(f"model 'omega': hidden {hidden} times {shape[0]} is no width; give a multiple such as 2")
+    if width < 1 and hidden:
+        raise AugendError(
+            f"model 'omega': hidden {hidden} times {shape[0]} is no width; give a multiple such as 2, or 0"
+        )
     return as_stages(Omega(shape[0], width), classifier=False)

@@ -142,9 +142,13 @@ def _check_fit(phase: PhasePlan, fit: Component, networks: Mapping[str, NetworkP
         } != {(network, "")}:
             raise place.at("objective").error(
                 f"{fit.word} minimises {minimised} of {network} alone, as it is; "
-                f"leave objective out, or write {{{minimised}: {{of: {network}}}}}"
+                + (
+                    f"leave objective out, or write {{{minimised}: {{of: {network}}}}}"
+                    if minimised == "cross-entropy"
+                    else f"write {{{minimised}: {{of: {network}@VIEW, to: …@OTHER}}}}"
+                )
             )
-    if networks[network].classes != phase.data:
+    if minimised == "cross-entropy" and networks[network].classes != phase.data:
         raise place.at("data").error(
             f"network {network!r} answers the classes of role {networks[network].classes!r}, found {phase.data!r}"
         )

@@ -19,7 +19,7 @@ from augend.recipes.plan import Duration, MonitorPlan, NetworkPlan, PhasePlan, P
 from augend.recipes.reading import Place
 from augend.recipes.schedules import completed
 from augend.recipes.schema import NetworkWords, PhaseWords, checked
-from augend.recipes.terms import planned_term, trained
+from augend.recipes.terms import check_residuals, planned_term, trained
 from augend.recipes.words import Fresh, Multiple
 
 __all__ = ["Resolving", "data_word"]
@@ -64,6 +64,7 @@ class Resolving:
         phases = [replace(phase, train=trained(phase, networks)) for phase in phases]
         for phase in phases:
             check_phase(phase, networks, self.place.inside(phase.name))
+        check_residuals(phases, {name: network.input for name, network in networks.items()}, self.place)
         used = {"main", *(phase.data for phase in phases), *(network.classes for network in networks.values())}
         plan = Plan(
             recipe=self.recipe.name,

@@ -13,7 +13,7 @@ from augend.recipes.plan import NetworkPlan, PhasePlan, TermPlan
 from augend.recipes.reading import Place
 from augend.recipes.words import TermWords
 
-__all__ = ["planned_term", "trained"]
+__all__ = ["augmenting", "check_residuals", "planned_term", "trained"]
 
 
 def planned_term(
@@ -71,6 +71,36 @@ def trained(phase: PhasePlan, networks: Mapping[str, NetworkPlan]) -> tuple[Slic
         for tensor in (one for address in term.of for one in upstream(address, networks)):
             ends.setdefault(tensor.network, {})[tensor.tensor] = None
     return tuple(part for name in networks if name in ends for part in _up_to(name, list(ends[name])))
+
+
+def augmenting(phase: PhasePlan, inputs: Mapping[str, Address | None]) -> list[tuple[Address, Address]]:
+    """(of, to) where a phase teaches a network to give what it takes, of another view: ``omega@z`` to its input ``@zg``."""
+    found = []
+    for term in phase.terms:
+        for of, to in zip(term.of, term.to, strict=True) if term.component.word == "match" else ():
+            taken = inputs[of.network]
+            if not of.tensor and taken is not None and (taken.network, taken.tensor) == (to.network, to.tensor):
+                found.append((of, to))
+    return found
+
+
+def check_residuals(phases: Sequence[PhasePlan], inputs: Mapping[str, Address | None], place: Place) -> None:
+    """Noise as large as what a network gets wrong needs a phase before it in which that network learned."""
+    learned: set[str] = set()
+    for phase in phases:
+        for ops in phase.views.values():
+            for op in ops:
+                asked = op.component.options.get("residual_of")
+                if asked and asked not in learned:
+                    raise (
+                        place.inside(phase.name)
+                        .at("augment")
+                        .error(
+                            f"noise as large as what network {asked!r} gets wrong, and no phase before teaches it to augment "
+                            f"its input (objective: {{match: {{of: {asked}@VIEW, to: …@OTHER}}}})"
+                        )
+                    )
+        learned |= {of.network for of, _ in augmenting(phase, inputs)}
 
 
 def _expanded(addresses: Sequence[Address], views: Sequence[str]) -> tuple[Address, ...]:

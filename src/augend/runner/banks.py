@@ -16,17 +16,23 @@ from augend.stages.bank import fill
 __all__ = ["drawn_views", "fill_bank", "fill_banks", "worth_caching"]
 
 
-def drawn_views(scene: Scene) -> int | None:
-    """How many draws a picture a phase keeps (``cache: {views: 8}``); None where variants are counted instead."""
-    views = scene.spec.cache
-    return views if isinstance(views, int) and not isinstance(views, bool) else None
+def drawn_views(scene: Scene, view: str) -> int | None:
+    """How many draws a picture a phase keeps of a view (``cache: {views: 8}``); None where all of its outcomes are kept: they
+    are no more than that, or no number was written.
+    """
+    most = scene.spec.cache
+    if not isinstance(most, int) or isinstance(most, bool):
+        return None
+    variants = scene.chains[view].variants
+    return most if variants is None or variants > most else None
 
 
 def worth_caching(scene: Scene, steps: int, limit_bytes: int) -> list[Route]:
     """The networks whose frozen part is to be cached in this phase.
 
     `cache: auto` says yes when the cache is exact (a finite augmentation), is asked more often than it costs to fill, and
-    fits; `true` insists; a number of views makes a bank of that many draws a picture.
+    fits; `true` insists; a number of views makes a bank of that many draws a picture, or of all outcomes where they
+    are as few.
     """
     spec = scene.spec
     if spec.cache is False:
@@ -87,7 +93,6 @@ def fill_banks(
         forward: runs the frozen part as a step would (same precision): pixels -> wanted tensors.
         after: called with (rows done, rows in all).
     """
-    drawn = drawn_views(scene)
     passed: dict[str, int] = {}
     begun = 0
     for route in chosen:
@@ -105,7 +110,7 @@ def fill_banks(
             total = len(next(iter(found.values())))
             begun += total
             passed[route.name] = passed.get(route.name, 0) + total
-            if drawn:
+            if (drawn := drawn_views(scene, view)) is not None:
                 scene.bank_views[view] = drawn
         scene.banks[route.name] = banks
     return passed
@@ -130,7 +135,7 @@ def fill_bank(
     Returns:
         Name -> ``(pictures * variants, ...)``; row ``i`` is picture ``i // variants``.
     """
-    drawn = drawn_views(scene)
+    drawn = drawn_views(scene, view)
     variants = drawn or scene.chains[view].variants
     assert variants is not None
     total = len(scene.pictures) * variants

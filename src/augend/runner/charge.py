@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -41,13 +42,19 @@ def step_cost(scene: Scene, batch: Batch) -> StepCost:
     if key not in _COUNTED:
         gather, phase.gather = phase.gather, None
         try:
-            _COUNTED[key] = count_flops(phase, batch, backward=True).total
+            _COUNTED[key] = count_flops(phase, _full(batch), backward=True).total
         finally:
             phase.gather = gather
     moving = sum(phase.networks.first_moving(route.name) is not None for route in phase.routes)
     run = sum(not (route.name in scene.banks and route.cut == "") for route in phase.routes)
     share = scene.spec.rows / len(batch.ids)
     return StepCost(run, moving, round(_COUNTED[key] * share), getattr(scene.order, "copies", 1))
+
+
+def _full(batch: Batch) -> Batch:
+    """Cached tensors in the weights' own precision: under mixed precision they are bf16, which counting cannot multiply."""
+    cached = {n: {t: {v: x.float() for v, x in b.items()} for t, b in ts.items()} for n, ts in batch.cached.items()}
+    return dataclasses.replace(batch, cached=cached)
 
 
 def filling_flops(scene: Scene, route: Route, rows: int) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from augend.address import Address, Slice
 from augend.augment.chain import Chain
+from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import AugendError
 from augend.cost import count_flops
 from augend.names import lookup
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.assembly import Scene
+from augend.runner.augmenters import score_augmenters
 from augend.runner.banks import fill_bank
 from augend.stages.fit import Logistic, Tried
 from augend.stages.networks import Networks
@@ -26,13 +28,17 @@ __all__ = ["Embedder", "check_fits", "fit_phase"]
 
 
 class Embedder(nn.Module):
-    """Pixels -> what enters the layer that a phase fits, flattened to ``(rows, d)``, through all networks below it."""
+    """Pixels -> a tensor, flattened to ``(rows, d)``, through all networks that it is computed by."""
 
-    def __init__(self, networks: Networks, part: Slice) -> None:
+    def __init__(self, networks: Networks, address: Address) -> None:
         super().__init__()
-        self.networks = networks
+        self.networks, self.address = networks, address
+
+    @classmethod
+    def entering(cls, networks: Networks, part: Slice) -> Embedder:
+        """Pixels -> what enters the layer that a phase fits."""
         stage = networks.stages(part.network).names[-1]
-        self.address = Address(part.network, "features" if stage == "classify" else f":{stage}")
+        return cls(networks, Address(part.network, "features" if stage == "classify" else f":{stage}"))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``(rows, C, H, W)`` in [0, 1] -> ``(rows, d)``."""
@@ -71,6 +77,16 @@ def _layer(networks: Networks, spec: PhasePlan) -> nn.Linear:
     return inside[0]
 
 
+class _Solution(Protocol):
+    """What a closed form learns, for features as they came."""
+
+    coef_: Tensor
+    intercept_: Tensor
+    penalty_: float
+    loss_: float
+    flops_: int
+
+
 def fit_phase(scene: Scene, keeper: Keeper) -> None:
     """Run a phase without steps: embed, solve, put the weights in place, and leave a checkpoint at the next phase's door.
 
@@ -81,58 +97,96 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     spec, ledger = scene.spec, keeper.ledger
     assert spec.fit is not None
     layer = _layer(keeper.networks, spec)
-    method: Logistic = lookup("fit", spec.fit.word)(**spec.fit.options)
+    method: Logistic | RidgeAugmenter = lookup("fit", spec.fit.word)(**spec.fit.options)
     keeper.networks.eval()
     keeper.enter()
-    views = [str(address.view) for address in spec.terms[0].of]
-    parts = [_embedded(scene, view, keeper) for view in views]
-    features = torch.cat(parts) if len(parts) > 1 else parts[0]
-    labels = torch.cat([scene.pictures.labels.repeat_interleave(len(p) // len(scene.pictures)) for p in parts])
-    valid = None
-    if method.validates:
-        pictures = keeper.splits[spec.data].valid
-        plain = dataclasses.replace(
-            scene, spec=dataclasses.replace(spec, cache="auto"), pictures=pictures, chains={"x": Chain([])}
-        )
-        valid = (_embedded(plain, "x", keeper), pictures.labels)
-    ledger.charge(rows=len(labels), pictures=len(labels))
-    if not bool(torch.isfinite(features).all()):
-        raise AugendError(
-            f"phase {spec.name!r}: what enters {spec.train[0]} is not finite; use other weights, or precision 32-true"
-        )
-
-    def after(tried: Tried) -> None:
-        keeper.listen("fitting", {"phase": spec.name, **dataclasses.asdict(tried)})
-        _stop_if_asked(keeper)
-
-    method.fit(features, labels, classes=layer.out_features, valid=valid, after=after)
-    weight, bias = method.coef_, method.intercept_
+    if isinstance(method, Logistic):
+        features, about = _fit_classes(method, scene, keeper, layer.out_features)
+    else:
+        features, about = _fit_pairs(method, scene, keeper)
+    solved: _Solution = method
+    weight, bias = solved.coef_, solved.intercept_
     if keeper.fabric.world_size > 1:  # every rank has solved it; last bits may differ between devices
         weight, bias = keeper.fabric.broadcast(weight), keeper.fabric.broadcast(bias)
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     ledger.lap("step")
-    ledger.charge(flops=method.flops_)
+    ledger.charge(flops=solved.flops_)
     keeper.fitted(
         {
             "fit": spec.fit.word,
-            "penalty": method.penalty_,
-            "loss": method.loss_,
-            "rows": len(labels),
+            "penalty": solved.penalty_,
+            "loss": solved.loss_,
+            "rows": len(features),
             "features": features.shape[1],
-            "products": method.products_,
-            "converged": method.converged_,
-            "tried": [dataclasses.astuple(tried) for tried in method.path_],
+            **about,
         }
     )
+    score_augmenters(scene, keeper)
     keeper.finish()
 
 
-def _embedded(scene: Scene, view: str, keeper: Keeper) -> Tensor:
+def _fit_classes(method: Logistic, scene: Scene, keeper: Keeper, classes: int) -> tuple[Tensor, dict[str, Any]]:
+    """Solve for a classifier; the features, and what is said of the solution beside the rest."""
+    spec = scene.spec
+    embed = Embedder.entering(keeper.networks, spec.train[0])
+    parts = [_embedded(scene, str(address.view), embed, keeper) for address in spec.terms[0].of]
+    features = _checked(torch.cat(parts) if len(parts) > 1 else parts[0], spec)
+    labels = torch.cat([scene.pictures.labels.repeat_interleave(len(p) // len(scene.pictures)) for p in parts])
+    keeper.ledger.charge(rows=len(labels), pictures=len(labels))
+    valid = None
+    if method.validates:
+        pictures = keeper.splits[spec.data].valid
+        plain = dataclasses.replace(
+            scene, spec=dataclasses.replace(spec, cache="auto"), pictures=pictures, chains={"x": Chain([])}
+        )
+        valid = (_embedded(plain, "x", embed, keeper), pictures.labels)
+
+    def after(tried: Tried) -> None:
+        keeper.listen("fitting", {"phase": spec.name, **dataclasses.asdict(tried)})
+        _stop_if_asked(keeper)
+
+    method.fit(features, labels, classes=classes, valid=valid, after=after)
+    return features, {
+        "products": method.products_,
+        "converged": method.converged_,
+        "tried": [dataclasses.astuple(tried) for tried in method.path_],
+    }
+
+
+def _fit_pairs(method: RidgeAugmenter, scene: Scene, keeper: Keeper) -> tuple[Tensor, dict[str, Any]]:
+    """Solve for a map between two tensors of the same pictures, of one view each or of several."""
+    spec = scene.spec
+    entering = Embedder.entering(keeper.networks, spec.train[0])
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for of, to in zip(spec.terms[0].of, spec.terms[0].to, strict=True):
+        one = _embedded(scene, str(of.view), entering, keeper)
+        other = _embedded(scene, str(to.view), Embedder(keeper.networks, to), keeper)
+        if len(other) % len(one):
+            raise AugendError(
+                f"phase {spec.name!r}: view {of.view!r} has {len(one) // len(scene.pictures)} outcomes a picture and "
+                f"{to.view!r} {len(other) // len(scene.pictures)}, so they make no pairs; write {of.view}: none"
+            )
+        pairs.append((one.repeat_interleave(len(other) // len(one), 0), other))
+    features, targets = (_checked(torch.cat(side), spec) for side in zip(*pairs, strict=True))
+    keeper.ledger.charge(rows=len(features), pictures=len(features))
+    method.fit(features, targets)
+    _stop_if_asked(keeper)
+    return features, {"products": 2, "converged": True, "tried": []}
+
+
+def _checked(features: Tensor, spec: PhasePlan) -> Tensor:
+    if not bool(torch.isfinite(features).all()):
+        raise AugendError(
+            f"phase {spec.name!r}: what enters {spec.train[0]} is not finite; use other weights, or precision 32-true"
+        )
+    return features
+
+
+def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper) -> Tensor:
     """A bank of a view's embeddings, charged."""
     rows, ledger = scene.spec.rows, keeper.ledger
-    embed = Embedder(keeper.networks, scene.spec.train[0])
 
     def forward(pixels: Tensor) -> dict[str, Tensor]:
         with keeper.hardware.autocast():

@@ -62,6 +62,7 @@ class Place:
     watch: dict[str, Any] = field(default_factory=dict)  # plateau and learning-rate state
     best: dict[str, Any] = field(default_factory=dict)
     lines: int = 0
+    augmenters: dict[str, Any] = field(default_factory=dict)  # networks that learned to augment, as they were scored
 
 
 class Keeper:
@@ -69,7 +70,7 @@ class Keeper:
 
     Args:
         splits: role -> data, on the run's device.
-        listen: called with ("phase" | "line" | "valid" | "cache" | "fit" | "note" | "saved" | "done", values).
+        listen: called with ("phase" | "line" | "valid" | "cache" | "fit" | "augmenter" | "note" | "saved" | "done", values).
     """
 
     def __init__(

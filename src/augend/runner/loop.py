@@ -14,6 +14,7 @@ from augend.randomness import Draws, seed_default_generators
 from augend.recipes.plan import Plan
 from augend.recipes.schedules import rate
 from augend.runner.assembly import Scene, missing_gradients, stage, trains
+from augend.runner.augmenters import bind_residuals, score_augmenters
 from augend.runner.banks import fill_banks, worth_caching
 from augend.runner.charge import StepCost, filling_flops, step_cost
 from augend.runner.fitting import fit_phase
@@ -58,6 +59,7 @@ def run(
             spec = keeper.begin(number)
             assert spec.steps is not None
             scene = stage(spec, keeper.networks, splits, seed=seed, channels_last=hardware.channels_last)
+            bind_residuals(scene, keeper.at.augmenters)
             scene.lap = keeper.ledger.lap
             if spec.fit is not None:
                 fit_phase(scene, keeper)
@@ -104,6 +106,7 @@ def run(
                 )
                 if keeper.after(terms):
                     break
+            score_augmenters(scene, keeper)
             keeper.finish()
         keeper.end()
         result = write_outcome(keeper)

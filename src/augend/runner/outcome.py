@@ -36,6 +36,8 @@ def write_outcome(keeper: Keeper) -> dict[str, Any]:
         "seed": keeper.seed,
         "steps": keeper.at.global_step,
     }
+    if keeper.at.augmenters:
+        result["augmenters"] = keeper.at.augmenters
     with keeper.average.applied():
         for place, name in enumerate(plan.result):
             arrays = predictions(keeper, name)

@@ -184,15 +184,15 @@ def _median(step: Callable[[], object]) -> float:
 def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) -> float:
     """Seconds of a closed form: passing all pictures once for every view, and solving, timed on a few made-up rows."""
     spec = scene.spec
-    embed = Embedder(networks, spec.train[0])
+    embed = Embedder.entering(networks, spec.train[0])
     views = [str(address.view) for address in spec.terms[0].of]
-    rows = len(scene.pictures) * sum(drawn_views(scene) or scene.chains[view].variants or 1 for view in views)
+    rows = len(scene.pictures) * sum(drawn_views(scene, view) or scene.chains[view].variants or 1 for view in views)
     numbers = torch.arange(min(spec.rows, len(scene.pictures)))
     found = torch.zeros(0)
 
     def forward() -> None:
         nonlocal found
-        shown = scene.shown(views[0], numbers, numbers * 0, 0, bank=drawn_views(scene) is not None)
+        shown = scene.shown(views[0], numbers, numbers * 0, 0, bank=drawn_views(scene, views[0]) is not None)
         with torch.no_grad(), hardware.autocast():
             found = embed(shown)
 
@@ -208,8 +208,8 @@ def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) 
 
 def _rows(scene: Scene, route: Route) -> int:
     """Rows that filling passes through a network: every picture in every variant."""
-    views = drawn_views(scene)
-    return sum(len(scene.pictures) * (views or scene.chains[view].variants or 1) for view in route.views)
+    each = (drawn_views(scene, view) or scene.chains[view].variants or 1 for view in route.views)
+    return len(scene.pictures) * sum(each)
 
 
 def _filled(scene: Scene, route: Route, hardware: Hardware) -> float:
@@ -219,7 +219,9 @@ def _filled(scene: Scene, route: Route, hardware: Hardware) -> float:
     network = scene.phase.networks.stages(route.name)
 
     def forward() -> None:
-        shown = scene.shown(route.views[0], numbers, numbers * 0, 0, bank=drawn_views(scene) is not None)
+        shown = scene.shown(
+            route.views[0], numbers, numbers * 0, 0, bank=drawn_views(scene, route.views[0]) is not None
+        )
         with torch.no_grad(), hardware.autocast():
             network(shown, route.frozen_wants, None)
 
@@ -240,8 +242,8 @@ def _pretend(scene: Scene, chosen: list[Route], hardware: Hardware) -> None:
             tensor: {view: torch.zeros_like(value).expand(rows, *value.shape[1:]) for view in route.views}
             for tensor, value in one.items()
         }
-        if (views := drawn_views(scene)) is not None:
-            scene.bank_views |= dict.fromkeys(route.views, views)
+        drawn = {view: drawn_views(scene, view) for view in route.views}
+        scene.bank_views |= {view: count for view, count in drawn.items() if count is not None}
     scene.__dict__.pop("sees_pixels", None)  # it may have been asked before there were caches
 
 
