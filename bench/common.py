@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 
-def interleaved(trials: Mapping[str, Callable[[], None]], rounds: int = 5) -> dict[str, float]:
+def interleaved(trials: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """Best process CPU seconds of each trial over rounds in turn (A B A B ...); the first round warms up."""
     best = dict.fromkeys(trials, float("inf"))
     for number in range(rounds + 1):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from augend.contract import Component
-from augend.cost import PARTS, Flops, Ledger, count_flops
+from augend.cost import PARTS, EmbeddingCost, Flops, Ledger, count_flops
 from augend.models import build
 
 CONVOLUTIONS = {
@@ -218,3 +218,17 @@ def test_ledger_is_lean() -> None:
             ledger.lap("step")
         best = min(best, (time.process_time() - begin) / 2000)
     assert best < 10e-6  # 2 us on a quiet machine
+
+
+@pytest.mark.parametrize("fitting", [0.0, 3.0, 499.0, 500.5, 4900.0])
+def test_the_views_from_which_omega_pays_are_those_at_which_the_ratio_passes_1(fitting: float) -> None:
+    cost = EmbeddingCost(trunk=490.0, augmenter=1.0, head=0.7, pixels=11.0, fitting=fitting)
+    first = next(views for views in range(1, 100) if cost.ratio(views) > 1)
+    assert cost.pays_from() == first
+    assert EmbeddingCost(trunk=1.0, augmenter=2.0, head=0.7).pays_from() is None
+
+
+def test_equation_8_as_printed() -> None:
+    cost = EmbeddingCost(trunk=490.0, augmenter=0.3, head=0.7)
+    assert cost.ratio(10, printed=True) == pytest.approx(10 * 490.7 / (490 + 10 * 1.0))
+    assert cost.ratio(1) == 1.0 > cost.ratio(1, printed=True)

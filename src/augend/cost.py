@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PARTS", "Flops", "Ledger", "PhaseCost", "count_flops"]
+__all__ = ["PARTS", "EmbeddingCost", "Flops", "Ledger", "PhaseCost", "count_flops"]
 
 PARTS = ("decoding", "data", "augment", "step", "cache", "evaluation", "order")
 """What seconds are split into. Files are decoded once for all runs; each is charged what that took for its own pictures."""
@@ -37,6 +37,46 @@ class Flops(NamedTuple):
     def total(self) -> int:
         """Forward and backward together."""
         return self.forward + self.backward
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingCost:
+    """What augmenting embeddings saves over augmenting pictures: Equation 8 of the embedding paper, with what it leaves out.
+
+    Args:
+        trunk: cost of one picture's pass through the frozen network, in any unit: seconds, FLOPs.
+        augmenter: of one row through Omega.
+        head: of one row through the head, forward and backward.
+        pixels: of augmenting one picture (the paper drops it).
+        fitting: of training Omega, all of it, divided by the target's pictures (the paper drops it).
+
+    Example:
+        >>> cost = EmbeddingCost(trunk=490.0, augmenter=0.3, head=0.7)
+        >>> [round(cost.ratio(views), 2) for views in (2, 10, 100)]
+        [2.0, 9.82, 83.21]
+        >>> dataclasses.replace(cost, fitting=4900.0).pays_from()
+        12
+
+    Source: embedding, Equation 8, N (C_Phi + C_Psi + C_PsiBP) / (C_Phi + N (C_Omega + C_Psi + C_PsiBP)), which
+    ``printed=True`` gives. Deviation: of the N views one is the picture itself, without Omega or an augmentation.
+    """
+
+    trunk: float
+    augmenter: float
+    head: float
+    pixels: float = 0.0
+    fitting: float = 0.0
+
+    def ratio(self, views: int, *, printed: bool = False) -> float:
+        """How many times as much N `views` a picture cost when pictures are augmented; the one as it is counts as a view."""
+        made = views if printed else views - 1
+        plain = views * (self.trunk + self.head) + made * self.pixels
+        return plain / (self.trunk + self.fitting + made * self.augmenter + views * self.head)
+
+    def pays_from(self) -> int | None:
+        """The smallest N at which Omega costs less, its training included; None where a row of it costs as much as a pass."""
+        saved = self.trunk + self.pixels - self.augmenter
+        return None if saved <= 0 else 1 + math.floor(self.fitting / saved) + 1
 
 
 def _convolution_backward(grad_out: Any, x: Any, weight: Any, *rest: Any, **_: Any) -> int:
