@@ -17,6 +17,7 @@ from augend.augment.colour import Noise
 from augend.pixels import to_float
 from augend.recipes import resolve
 from augend.recipes.plan import Plan
+from augend.report.phases import network_words
 from augend.runner.assembly import build_networks
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job
@@ -108,6 +109,19 @@ def test_omega_is_scored_on_held_out_pictures_and_noise_is_as_large_as_its_mista
     assert line["squared"] ** 0.5 == pytest.approx(residual, rel=1e-5) and residual > 0
     assert bound and all(sigma == line["squared"] ** 0.5 for sigma in bound)
     assert result["augmenters"]["omega"]["score"] == line["score"]
+    sizes = result["networks"]
+    width = omega.network_.get_submodule("model.down").out_features  # type: ignore[attr-defined]
+    assert sizes["omega"] == {
+        "parameters": 4 * width**2 + 3 * width,
+        "bytes": 4 * (4 * width**2 + 3 * width),
+        "macs": 4 * width**2,
+    }
+    assert (
+        sizes["net"]["macs"] == width * 1024 + 1024 * 128 + 128 * 10
+        and sizes["source"]["macs"] > sizes["omega"]["macs"]
+    )
+    said = network_words(result)
+    assert len(said) == 3 and any(f"scores {line['score']:.2f}" in one for one in said)
 
 
 def test_ridge_in_a_recipe_is_the_component(how: dict[str, Any], tmp_path: Path) -> None:

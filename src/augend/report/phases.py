@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from augend.address import Address, Slice
 from augend.contract import Component
 from augend.recipes.plan import Op, PhasePlan, Plan, TermPlan
 
-__all__ = ["PhaseWords", "phase_words"]
+__all__ = ["PhaseWords", "network_words", "phase_words"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,30 @@ def phase_words(plan: Plan, pictures: int, steps: Sequence[int | None] = ()) -> 
     """
     taken = [*steps, *([None] * len(plan.phases))]
     return [_phase(plan, phase, pictures, done) for phase, done in zip(plan.phases, taken, strict=False)]
+
+
+def network_words(result: Mapping[str, Any]) -> list[str]:
+    """The networks of a finished run, a sentence each: size, work a row, and what a learned augmentation is worth.
+
+    Args:
+        result: as in ``result.json``.
+    """
+    said = []
+    for name, size in result.get("networks", {}).items():
+        line = (
+            f"{name}: {size['parameters']:,} parameters ({size['bytes'] / 1e6:.3g} MB), {size['macs'] / 1e6:,.3g} million "
+            "multiply-adds a row"
+        )
+        scored = result.get("augmenters", {}).get(name)
+        if scored is not None:
+            score = (
+                "nothing moves"
+                if scored["score"] is None
+                else f"{scored['score']:.2f} (1 is perfect, 0 changes nothing)"
+            )
+            line += f"; on {scored['pictures']:,} held-out pictures it scores {score}, cosine {scored['cosine']:.3f}"
+        said.append(line)
+    return said
 
 
 def _phase(plan: Plan, phase: PhasePlan, pictures: int, done: int | None) -> PhaseWords:

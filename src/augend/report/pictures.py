@@ -13,9 +13,10 @@ from PIL import Image
 from augend.contract import AugendError
 from augend.data.decode import decode_file
 from augend.report.origin import read_plan, steps_taken
-from augend.report.phases import PhaseWords, phase_words
+from augend.report.phases import PhaseWords, network_words, phase_words
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, load_splits
+from augend.study.evidence import read_json
 
 __all__ = ["mistakes", "phases"]
 
@@ -26,7 +27,9 @@ SHOWN = 12
 
 
 def phases(study: Path, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Recipe -> what its phases did (``words``), and what they saw in repeat 0 (``grids``: caption, data address)."""
+    """Recipe -> what its phases did (``words``), its ``networks``, and what was seen in repeat 0 (``grids``: caption, data
+    address).
+    """
     found: dict[str, dict[str, Any]] = {}
     left = GRID_BYTES
     for name, recipe in results["recipes"].items():
@@ -45,7 +48,8 @@ def phases(study: Path, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 break
             grids.append({"caption": _caption(path.stem, names), "source": address})
         if words or grids:
-            found[name] = {"words": words, "grids": grids}
+            result = read_json(run / "result.json") if (run / "result.json").is_file() else {}
+            found[name] = {"words": words, "networks": network_words(result), "grids": grids}
     return found
 
 

@@ -12,6 +12,7 @@ from augend.contract import Batch, Picks
 from augend.cost import count_flops
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
+from augend.stages.networks import Networks
 
 __all__ = ["StepCost", "filling_flops", "step_cost"]
 
@@ -55,6 +56,41 @@ def _full(batch: Batch) -> Batch:
     """Cached tensors in the weights' own precision: under mixed precision they are bf16, which counting cannot multiply."""
     cached = {n: {t: {v: x.float() for v, x in b.items()} for t, b in ts.items()} for n, ts in batch.cached.items()}
     return dataclasses.replace(batch, cached=cached)
+
+
+def network_sizes(networks: Networks, shape: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """What each network needs: `parameters`, `bytes` of weights and running statistics, `macs` of a row's forward.
+
+    Args:
+        shape: ``(C, H, W)`` of the pictures. MACs are multiply-adds of convolutions and matrix products, half of the FLOPs.
+    """
+
+    class Whole(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.network = networks.stages(name)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return self.network(x, frozenset({""}))  # type: ignore[no-any-return]
+
+    found: dict[str, dict[str, int]] = {}
+    networks.eval()
+    device = next((p.device for p in networks.parameters()), torch.device("cpu"))
+    for name, network in networks.items():
+        taken = networks.inputs[name]
+        key = repr((name, str(network), taken, shape))
+        if key not in _COUNTED:
+            with torch.no_grad():
+                x = torch.zeros(1, *shape, device=device)
+                x = x if taken is None else networks.tensor(taken, x)
+            _COUNTED[key] = count_flops(Whole(name), x, backward=False).total // 2
+        weights = [*network.parameters(), *network.buffers()]
+        found[name] = {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "bytes": sum(t.numel() * t.element_size() for t in weights),
+            "macs": _COUNTED[key],
+        }
+    return found
 
 
 def filling_flops(scene: Scene, route: Route, rows: int) -> int:

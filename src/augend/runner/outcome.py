@@ -15,6 +15,7 @@ from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import probabilities
 from augend.recipes.plan import Plan
 from augend.runner.assembly import cuts
+from augend.runner.charge import network_sizes
 from augend.stages.networks import Networks
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def write_outcome(keeper: Keeper) -> dict[str, Any]:
         "seed": keeper.seed,
         "steps": keeper.at.global_step,
     }
+    result["networks"] = network_sizes(keeper.networks, keeper.splits["main"].shape)
     if keeper.at.augmenters:
         result["augmenters"] = keeper.at.augmenters
     with keeper.average.applied():
