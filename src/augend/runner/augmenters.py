@@ -50,7 +50,8 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
         if keeper.fabric.world_size > 1:
             values = keeper.fabric.broadcast(values)
         keeper.at.augmenters[of.network] = values
-        line = {"kind": "augmenter", "phase": scene.spec.name, "network": of.network, **values}
+        where = {"phase": scene.spec.name, "step": keeper.at.step, "global_step": keeper.at.global_step}
+        line = {"kind": "augmenter", **where, "network": of.network, **values}
         if keeper.fabric.is_global_zero:
             keeper.folder.line(line)
         keeper.listen("augmenter", line)
