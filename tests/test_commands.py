@@ -173,6 +173,15 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: 
     assert list((out / "checkpoints").glob("step-*.ckpt"))
 
 
+def _ended(process: subprocess.Popen[str]) -> str:
+    """What a process that should end says on stderr; one that does not is killed, so that the test fails and goes on."""
+    try:
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 @pytest.mark.parametrize("seconds", [0.6, 2.0, 4.0])
 def test_an_early_interrupt_is_one_line(seconds: float, tmp_path: Path) -> None:
     """While modules are imported, pictures decoded, steps timed."""
@@ -184,7 +193,7 @@ def test_an_early_interrupt_is_one_line(seconds: float, tmp_path: Path) -> None:
     ) as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        said = _ended(process)
     lines = [line for line in said.strip().splitlines() if not line.startswith("decoding: ")]
     assert process.returncode == 130 and lines == ["augend: interrupted; what was finished is kept"], said
     assert not (tmp_path / "study").exists()
@@ -213,7 +222,7 @@ def test_an_interrupt_that_a_library_swallows_ends_the_command_all_the_same() ->
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        said = _ended(process)
     assert process.returncode == 130 and said == "augend: interrupted; what was finished is kept\n"
 
 
