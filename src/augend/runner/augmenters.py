@@ -44,7 +44,6 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
     keeper.ledger.lap("step")
     keeper.networks.eval()
     held = dataclasses.replace(scene, pictures=pictures)
-    held.__dict__.pop("reaches", None)
     for of, to in found:
         values = _score(held, of, to, keeper)
         if keeper.fabric.world_size > 1:

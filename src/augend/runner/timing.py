@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from augend.augment.embedding_controls import RidgeAugmenter
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
 from augend.recipes.plan import PhasePlan, Plan
@@ -185,7 +186,8 @@ def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) 
     """Seconds of a closed form: passing all pictures once for every view, and solving, timed on a few made-up rows."""
     spec = scene.spec
     embed = Embedder.entering(networks, spec.train[0])
-    views = [str(address.view) for address in spec.terms[0].of]
+    pairs = spec.terms[0].to  # of a closed form of pairs: their other sides pass the network too
+    views = [str(address.view) for address in (*spec.terms[0].of, *pairs)]
     rows = len(scene.pictures) * sum(drawn_views(scene, view) or scene.chains[view].variants or 1 for view in views)
     numbers = torch.arange(min(spec.rows, len(scene.pictures)))
     found = torch.zeros(0)
@@ -196,12 +198,15 @@ def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) 
         with torch.no_grad(), hardware.autocast():
             found = embed(shown)
 
-    passing = _median(forward) / len(numbers) * (rows + len(split.valid))
+    passing = _median(forward) / len(numbers) * (rows + (0 if pairs else len(split.valid)))
     few = min(rows, FEW_ROWS)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2 * few, found.shape[1], generator=generator)
     labels = torch.arange(2 * few) % len(split.classes)
     begin = time.perf_counter()
+    if pairs:  # mostly the decomposition, whose cost does not grow with the rows
+        RidgeAugmenter().fit(features[:few], features[few:])
+        return passing + time.perf_counter() - begin
     Logistic().fit(features[:few], labels[:few], classes=len(split.classes), valid=(features[few:], labels[few:]))
     return passing + (time.perf_counter() - begin) * rows / few
 
