@@ -177,7 +177,7 @@ def test_ledger_by_phase_and_part() -> None:
     ledger.observe_memory()
     plain, tune, total = ledger.phases["plain"], ledger.phases["tune"], ledger.total()
     assert dict(zip(PARTS, plain.seconds, strict=True)) == {
-        "decoding": 0.0, "data": 3.0, "augment": 0.0, "step": 6.0, "cache": 0.0, "evaluation": 5.0, "order": 0.0,
+        "decoding": 0.0, "data": 3.0, "augment": 0.0, "step": 6.0, "cache": 0.0, "evaluation": 5.0, "order": 0.0, "bank": 0.0,
     }  # fmt: skip
     assert plain.training_seconds == 9.0 and tune.training_seconds == pytest.approx(0.1)
     assert (total.rows, total.pictures, total.forward, total.backward, total.flops) == (151, 300, 5, 3, 3 * 10**15)

@@ -191,7 +191,7 @@ def _scene(job: Job, folder: Path) -> tuple[Any, Networks, dict[str, Split]]:
 def _embeddings(scene: Any, networks: Networks, view: str = "x") -> Tensor:
     embed = Embedder.entering(networks, scene.spec.train[0])
     networks.eval()
-    return fill_bank(scene, view, lambda pixels: {"": embed(pixels)}, size=scene.spec.rows, seed=0)[""]
+    return fill_bank(scene, view, lambda pixels: {"": embed(pixels)}, [embed.address], size=scene.spec.rows, seed=0)[""]
 
 
 @pytest.mark.parametrize(

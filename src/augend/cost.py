@@ -21,8 +21,11 @@ from torch import Tensor, nn
 
 __all__ = ["PARTS", "EmbeddingCost", "Flops", "Ledger", "PhaseCost", "count_flops"]
 
-PARTS = ("decoding", "data", "augment", "step", "cache", "evaluation", "order")
-"""What seconds are split into. Files are decoded once for all runs; each is charged what that took for its own pictures."""
+PARTS = ("decoding", "data", "augment", "step", "cache", "evaluation", "order", "bank")
+"""What seconds are split into. Files are decoded once for all runs, and embeddings that take long are computed once (bank);
+each run is charged what that took for its own pictures."""
+
+_LENT = ("decoding", "bank")  # what one more run on the same pictures finds
 
 _COUNTS = ("rows", "pictures", "forward", "backward", "flops")
 
@@ -268,7 +271,7 @@ class Ledger:
         self._last = now
 
     def spend(self, part: str, seconds: float) -> None:
-        """Charge seconds that were spent before, by whoever decoded the pictures."""
+        """Charge seconds that were spent before, by whoever decoded the pictures or filled a bank."""
         self._seconds[self._numbers[part]] += seconds
 
     def restart(self) -> None:
@@ -309,8 +312,7 @@ class Ledger:
 
 def _described(cost: PhaseCost) -> dict[str, Any]:
     training = cost.training_seconds
-    # what one more run on the same pictures costs: they are decoded already
-    marginal = training - cost.seconds[PARTS.index("decoding")]
+    marginal = training - sum(cost.seconds[PARTS.index(part)] for part in _LENT)  # of one more run on the same pictures
     return {**cost.to_dict(), "training_seconds": training, "marginal_seconds": marginal}
 
 

@@ -32,6 +32,7 @@ PARTS = {
     "data": ("reading data", "#56B4E9"),
     "order": ("ordering", "#CC79A7"),
     "cache": ("filling caches", "#009E73"),
+    "bank": ("embeddings, kept", "#117733"),
     "decoding": ("decoding files", "#767676"),
     "tuning": ("tuning the rate", "#8C6D1F"),
     "evaluation": ("evaluation (not charged)", "#BBBBBB"),

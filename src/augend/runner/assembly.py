@@ -32,6 +32,7 @@ from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.reading import Place
 from augend.runner.outputs import Phase, computed_from
 from augend.stages.networks import Networks, stage_of
+from augend.stages.shelf import Placed
 
 __all__ = ["Scene", "build_networks", "cuts", "stage"]
 
@@ -149,7 +150,9 @@ class Scene:
     pictures: Pictures
     moving: dict[str, nn.Parameter]
     variants: int | None
-    banks: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)  # network -> tensor -> view -> bank
+    banks: dict[str, dict[str, dict[str, Tensor | Placed]]] = field(
+        default_factory=dict
+    )  # network -> tensor -> view -> bank
     bank_views: dict[str, int] = field(default_factory=dict)  # view -> M, when a bank of M draws serves it
     channels_last: bool = False
     lap: Callable[[str], None] = field(default=lambda part: None)  # the ledger's clock

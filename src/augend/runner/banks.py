@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from augend.address import Address
 from augend.contract import AugendError
+from augend.cost import Ledger
 from augend.runner.assembly import Scene
+from augend.runner.lending import CACHE_BYTES, ROW_BYTES, Lending
 from augend.runner.outputs import Route
 from augend.stages.bank import fill
+from augend.stages.shelf import Placed
 
 __all__ = ["drawn_views", "fill_bank", "fill_banks", "worth_caching"]
 
@@ -27,12 +32,12 @@ def drawn_views(scene: Scene, view: str) -> int | None:
     return most if variants is None or variants > most else None
 
 
-def worth_caching(scene: Scene, steps: int, limit_bytes: int) -> list[Route]:
+def worth_caching(scene: Scene, steps: int, limit_bytes: int = CACHE_BYTES, disk_bytes: int = 0) -> list[Route]:
     """The networks whose frozen part is to be cached in this phase.
 
     `cache: auto` says yes when the cache is exact (a finite augmentation), is asked more often than it costs to fill, and
-    fits; `true` insists; a number of views makes a bank of that many draws a picture, or of all outcomes where they
-    are as few.
+    fits in memory, or on the disk where its rows are short; `true` insists; a number of views makes a bank of that many
+    draws a picture, or of all outcomes where they are as few.
     """
     spec = scene.spec
     if spec.cache is False:
@@ -55,8 +60,8 @@ def worth_caching(scene: Scene, steps: int, limit_bytes: int) -> list[Route]:
     for route in candidates:
         variants = sum(scene.chains[view].variants or 1 for view in route.views)
         asked = steps * spec.rows * len(route.views)
-        total = len(scene.pictures) * variants
-        if asked > total and total * _bytes_a_row(scene, route) <= limit_bytes:
+        total, each = len(scene.pictures) * variants, _bytes_a_row(scene, route)
+        if asked > total and total * each <= (max(limit_bytes, disk_bytes) if each <= ROW_BYTES else limit_bytes):
             found.append(route)
     return found
 
@@ -86,25 +91,39 @@ def fill_banks(
     seed: int,
     forward: Callable[[Route, Tensor], dict[str, Tensor]],
     after: Callable[[int, int], None] | None = None,
+    ledger: Ledger | None = None,
+    lending: Lending | None = None,
 ) -> dict[str, int]:
     """Fill the banks of the chosen networks; returns how many rows went through each.
 
     Args:
         forward: runs the frozen part as a step would (same precision): pixels -> wanted tensors.
         after: called with (rows done, rows in all).
+        ledger, lending: see `fill_bank`.
     """
     passed: dict[str, int] = {}
     begun = 0
     for route in chosen:
-        banks: dict[str, dict[str, Tensor]] = {}
+        banks: dict[str, dict[str, Tensor | Placed]] = {}
         size = scene.spec.rows * len(route.views)  # the shape of a step's forward, so that the bits are a step's bits
+        wanted = [Address(route.name, tensor) for tensor in sorted(route.frozen_wants)]
         for view in route.views:
 
             def said(rows: int, total: int, begun: int = begun) -> None:
                 if after is not None:
                     after(begun + rows, begun + total)
 
-            found = fill_bank(scene, view, functools.partial(forward, route), size=size, seed=seed, after=said)
+            found = fill_bank(
+                scene,
+                view,
+                functools.partial(forward, route),
+                wanted,
+                size=size,
+                seed=seed,
+                after=said,
+                ledger=ledger,
+                lending=lending,
+            )
             for tensor, bank in found.items():
                 banks.setdefault(tensor, {})[view] = bank
             total = len(next(iter(found.values())))
@@ -120,17 +139,24 @@ def fill_bank(
     scene: Scene,
     view: str,
     forward: Callable[[Tensor], dict[str, Tensor]],
+    wanted: list[Address],
     *,
     size: int,
     seed: int,
     after: Callable[[int, int], None] | None = None,
-) -> dict[str, Tensor]:
+    ledger: Ledger | None = None,
+    lending: Lending | None = None,
+) -> dict[str, Tensor | Placed]:
     """What `forward` makes of every training picture under every variant of a view, or every draw of its bank.
 
     Args:
         forward: pixels ``(size, C, H, W)`` -> name -> ``(size, ...)``.
+        wanted: the tensors that these are.
         size: rows a forward.
         after: called with (rows done, rows in all).
+        ledger: charged with the seconds: those spent here (``cache``), or those that the rows of a shelf take, whoever
+            computed them (``bank``).
+        lending: where rows are kept for others if they are short and take long.
 
     Returns:
         Name -> ``(pictures * variants, ...)``; row ``i`` is picture ``i // variants``.
@@ -139,8 +165,37 @@ def fill_bank(
     variants = drawn or scene.chains[view].variants
     assert variants is not None
     total = len(scene.pictures) * variants
+    told = None if after is None else lambda done: after(done, total)
+
+    def show(rows: Tensor) -> Tensor:
+        return scene.shown(view, rows // variants, rows % variants, seed, bank=drawn is not None)
+
+    timed: list[dict[str, Tensor]] = []  # the first chunk, once it has shown how long a chunk takes
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
-        return forward(scene.shown(view, rows // variants, rows % variants, seed, bank=drawn is not None))
+        return timed.pop() if timed else forward(show(rows))
 
-    return fill(compute, total, size, None if after is None else lambda done: after(done, total))
+    if ledger is not None:
+        ledger.restart()
+    if lending is not None and total > size:
+        begun = time.perf_counter()
+        with torch.no_grad():
+            timed.append(forward(show(torch.arange(size))))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        each = sum(value[0].numel() * value.element_size() for value in timed[0].values())
+        if lending.wants(each, total * each, (time.perf_counter() - begun) * total / size):
+            shelf = lending.shelf(scene.phase.networks, wanted, size)
+            if shelf is not None:
+                with shelf:
+                    placed = shelf.fill(show, forward, total, size, told)
+                if ledger is not None:
+                    ledger.restart()
+                    ledger.spend("bank", shelf.seconds)
+                large = total * each > CACHE_BYTES
+                device = scene.pictures.labels.device
+                return {name: one if large else one.resident(device) for name, one in placed.items()}
+    found = fill(compute, total, size, told)
+    if ledger is not None:
+        ledger.lap("cache")
+    return dict(found)

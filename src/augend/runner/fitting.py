@@ -18,8 +18,10 @@ from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.assembly import Scene
 from augend.runner.augmenters import score_augmenters
 from augend.runner.banks import fill_bank
+from augend.runner.lending import Lending
 from augend.stages.fit import Logistic, Tried
 from augend.stages.networks import Networks
+from augend.stages.shelf import Placed
 
 if TYPE_CHECKING:
     from augend.runner.keeper import Keeper
@@ -196,10 +198,20 @@ def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper) -> Tenso
         keeper.listen("cache", {"phase": scene.spec.name, "done": done, "total": total})
         _stop_if_asked(keeper)
 
-    ledger.restart()
-    found = fill_bank(scene, view, forward, size=rows, seed=keeper.seed, after=after) if len(scene.pictures) else {}
-    bank = found.get("", torch.zeros(0, 0))
-    ledger.lap("cache")
+    bank = torch.zeros(0, 0)
+    if len(scene.pictures):
+        found = fill_bank(
+            scene,
+            view,
+            forward,
+            [embed.address],
+            size=rows,
+            seed=keeper.seed,
+            after=after,
+            ledger=ledger,
+            lending=Lending.of(keeper),
+        )[""]
+        bank = found.resident() if isinstance(found, Placed) else found
     one = count_flops(embed, torch.zeros(rows, *scene.pictures.pixels.shape[1:]), backward=False).total
     ledger.charge(forward=-(-len(bank) // rows), flops=round(one * len(bank) / rows))
     ledger.restart()  # counting is not training

@@ -21,12 +21,11 @@ from augend.runner.fitting import fit_phase
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.keeper import Keeper, Listener, silent
+from augend.runner.lending import Lending
 from augend.runner.outcome import write_outcome
 from augend.runner.outputs import Route
 
 __all__ = ["run"]
-
-CACHE_BYTES = 4 << 30
 
 
 def run(
@@ -159,10 +158,10 @@ def _check_gradients(scene: Scene) -> None:
 
 def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
     """Compute the frozen part's outputs once, where that is exact and pays."""
-    chosen = worth_caching(scene, steps, CACHE_BYTES)
+    lending = Lending.of(keeper)
+    chosen = worth_caching(scene, steps, disk_bytes=0 if lending is None else lending.room())
     if not chosen:
         return
-    keeper.ledger.restart()
 
     def forward(route: Route, pixels: Tensor) -> dict[str, Tensor]:
         with keeper.hardware.autocast():
@@ -173,12 +172,12 @@ def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
         if keeper.stopping():
             keeper.pause()
 
-    passed = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after)
-    if keeper.at.step:
-        keeper.ledger.restart()  # filled again after a kill: seconds lost to a kill are not charged
+    again = keeper.at.step > 0  # filled again after a kill: seconds lost to a kill are not charged
+    ledger = None if again else keeper.ledger
+    rows = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after, ledger=ledger, lending=lending)
+    if again:
+        keeper.ledger.restart()
         return
-    rows = {route.name: passed[route.name] for route in chosen}
-    keeper.ledger.lap("cache")
     flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
     keeper.ledger.charge(forward=sum(-(-n // scene.spec.rows) for n in rows.values()), flops=flops)
     keeper.ledger.restart()

@@ -22,7 +22,6 @@ from augend.runner.assembly import Scene, build_networks, stage
 from augend.runner.banks import drawn_views, worth_caching
 from augend.runner.fitting import Embedder
 from augend.runner.hardware import Hardware
-from augend.runner.loop import CACHE_BYTES
 from augend.runner.outputs import Route
 from augend.runner.probe import stepper
 from augend.stages.fit import Logistic
@@ -150,7 +149,7 @@ def time_plan(
 
 def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
     scene = stage(spec, networks, splits, seed=0, channels_last=hardware.channels_last)
-    chosen = worth_caching(scene, PLENTY, CACHE_BYTES)
+    chosen = worth_caching(scene, PLENTY)
     if spec.fit is not None:
         return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware), worth=-1)
     plain = _median(stepper(scene, hardware)) if spec.cache in ("auto", False) or not chosen else 0.0

@@ -22,7 +22,7 @@ from torch import Tensor
 from augend.checkpoint import exclusive, write_json
 from augend.contract import AugendError
 
-__all__ = ["Kept", "Resident", "Store", "chunks", "fill"]
+__all__ = ["Kept", "Resident", "Store", "chunks", "fill", "last"]
 
 SAVE_SECONDS = 1.0  # how often what was computed is made safe from a kill
 
@@ -74,7 +74,7 @@ def fill(
     return store.tensors()
 
 
-def _last(value: Tensor) -> bool:
+def last(value: Tensor) -> bool:
     """Whether channels lie last in memory: the layers above give other bits, and take longer, in another order."""
     return value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
 
@@ -94,7 +94,7 @@ class Resident:
                     (self.total, *value.shape[1:]),
                     dtype=value.dtype,
                     device=value.device,
-                    memory_format=torch.channels_last if _last(value) else torch.contiguous_format,
+                    memory_format=torch.channels_last if last(value) else torch.contiguous_format,
                 )
             self._banks[name][self.done : self.done + real] = value[:real]
         self.done += real
@@ -114,7 +114,7 @@ class Kept:
     Args:
         path: the bank's own folder, made when absent.
         key: everything that the rows depend on, as JSON values; a bank of another key is an error, never taken.
-        total: rows in all.
+        total: rows in all; None: as many as are put, whoever comes.
         waiting: called every second while another process computes them.
 
     Attributes:
@@ -124,7 +124,7 @@ class Kept:
     """
 
     def __init__(
-        self, path: Path, key: Mapping[str, Any], total: int, waiting: Callable[[], None] = lambda: None
+        self, path: Path, key: Mapping[str, Any], total: int | None, waiting: Callable[[], None] = lambda: None
     ) -> None:
         self.path, self.key, self.total, self._waiting = path, json.loads(json.dumps(key)), total, waiting
         self.done = self.found = 0
@@ -172,7 +172,7 @@ class Kept:
             raise AugendError(
                 f"{self.path}: this cache was made with other {', '.join(changed) or 'rows'}; delete it or give another path"
             )
-        if not whole or not 0 <= done <= self.total:
+        if not whole or not 0 <= done <= (done if self.total is None else self.total):
             return
         self._about, self.done, self.found, self.seconds = about, done, done, seconds
 
@@ -184,10 +184,10 @@ class Kept:
                     "file": f"{number}.rows",
                     "shape": list(value.shape[1:]),
                     "dtype": str(value.dtype).removeprefix("torch."),
-                    "channels_last": _last(value),
+                    "channels_last": last(value),
                     "bytes": math.prod(value.shape[1:]) * value.element_size(),
                 }
-            needed = self.total * sum(one["bytes"] for one in self._about.values())
+            needed = (self.total or 0) * sum(one["bytes"] for one in self._about.values())
             if needed > (free := shutil.disk_usage(self.path).free):
                 raise AugendError(
                     f"what the frozen network gives needs {needed / 1e9:.2g} GB in {self.path}, where"
@@ -199,8 +199,8 @@ class Kept:
             file.seek(0, os.SEEK_END)
             self._files[name] = file
 
-    def put(self, values: Mapping[str, Tensor], real: int) -> None:
-        """Add the first `real` rows of tensors ``(size, ...)``."""
+    def put(self, values: Mapping[str, Tensor], real: int, seconds: float | None = None) -> None:
+        """Add the first `real` rows of tensors ``(size, ...)``, and what they took: the time since the last, where unsaid."""
         try:
             if not self._files:
                 self._open(values)
@@ -210,9 +210,9 @@ class Kept:
                 self._files[name].write(rows.contiguous().flatten().view(torch.uint8).numpy().data)
             self.done += real
             now = time.monotonic()
-            self.seconds += now - self._last_put
+            self.seconds += now - self._last_put if seconds is None else seconds
             self._last_put = now
-            if now - self._saved >= SAVE_SECONDS or self.done >= self.total:
+            if now - self._saved >= SAVE_SECONDS or self.done == self.total:
                 self._save()
         except OSError as error:
             raise self._refused(error) from None
@@ -235,14 +235,15 @@ class Kept:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them, ``(total, ...)``, mapped: rows come into memory as they are read, and may be written to in memory."""
+        self._save()
         found = {}
         for name, one in self._about.items():
-            count = self.total * math.prod(one["shape"])
+            count = self.done * math.prod(one["shape"])
             dtype: torch.dtype = getattr(torch, one["dtype"])
             flat = torch.from_file(str(self.path / one["file"]), shared=False, size=count, dtype=dtype)
             if one["channels_last"]:
                 channels, height, width = one["shape"]
-                found[name] = flat.view(self.total, height, width, channels).permute(0, 3, 1, 2)
+                found[name] = flat.view(self.done, height, width, channels).permute(0, 3, 1, 2)
             else:
-                found[name] = flat.view(self.total, *one["shape"])
+                found[name] = flat.view(self.done, *one["shape"])
         return found

@@ -24,7 +24,7 @@ from augend.study.table import table_rows
 __all__ = ["SCHEMA", "decide", "gather", "table_rows", "write"]
 
 SCHEMA = 1
-PARTS = ("step", "augment", "data", "order", "cache", "decoding", "evaluation")
+PARTS = ("step", "augment", "data", "order", "cache", "bank", "decoding", "evaluation")
 MISTAKES = 20
 
 
