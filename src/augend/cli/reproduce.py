@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from augend.cli.announce import announce
 from augend.cli.compare import command_line, run_shown
 from augend.cli.options import Budget, Json, Root
+from augend.contract import AugendError
 
 __all__ = ["add_to"]
 
@@ -22,6 +23,10 @@ def reproduce(
     protocol: Annotated[
         str | None, typer.Option(help="One of the table's protocols (default: its first).", show_default=False)
     ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="smoke, cpu or paper, where the table has them (default: cpu).", show_default=False),
+    ] = None,
     repeats: Annotated[
         int | None, typer.Option(help="Seeds of every row (default: the table's).", show_default=False)
     ] = None,
@@ -29,7 +34,13 @@ def reproduce(
     budget: Budget = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The study's folder (default runs/reproduce-TABLE-PROTOCOL); an existing one is continued."),
+        typer.Option(help="The study's folder (default runs/reproduce-TABLE-…); an existing one is continued."),
+    ] = None,
+    bases: Annotated[
+        Path | None,
+        typer.Option(
+            help="The study of the networks that rows start from (default: beside --out).", show_default=False
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The base seed (default 0).", show_default=False)] = None,
     data_root: Root = None,
@@ -45,20 +56,41 @@ def reproduce(
 
     if table is None:
         for name, title in known_tables().items():
-            typer.echo(f"{name:28} {title}  [{', '.join(load_table(name).protocols)}]")
+            about = load_table(name)
+            scales = f"; --scale {', '.join(about.scales)}" if about.scales else ""
+            typer.echo(f"{name:28} {title}  [{', '.join(about.protocols)}{scales}]")
         return
-    chosen = protocol or next(iter(load_table(table).protocols))
-    folder = out or Path("runs") / f"reproduce-{table.replace('/', '-')}-{chosen}"
+    wanted = load_table(table)
+    asked = wanted.asked(table, protocol, scale)
+    given: dict[str, Any] = {"command": command_line(), "seed": seed, "root": data_root}
+    folder = out or default_folder(table, asked.protocol, asked.scale)
+    if wanted.bases is None and bases is not None:
+        raise AugendError(f"{table}: its rows start from nothing; leave --bases out")
+    if wanted.bases is not None and not (folder / "study.json").is_file():
+        bases = bases or default_folder(wanted.bases, asked.protocol, asked.scale, folder.parent)
+        its = {**given, "seed": None} if (bases / "study.json").is_file() else given  # a study keeps its own
+        trained = study_reproduce.open_reproduction(wanted.bases, asked.protocol, bases, scale=asked.scale, **its)
+        if trained.pending and prepare_only:
+            typer.echo(
+                f"{len(trained.pending)} trials written that train the bases; run one with: augend trial {bases} N"
+            )
+            typer.echo("then repeat this command for the trials that start from them")
+            return
+        if trained.pending:
+            typer.echo(f"First the networks that the rows start from: {bases}")
+            announce(trained)
+            run_shown(trained)
+            reproduction.write(bases, study_reproduce.gather(bases))
     study = study_reproduce.open_reproduction(
         table,
-        chosen,
+        asked.protocol,
         folder,
-        command=command_line(),
+        scale=asked.scale,
         repeats=repeats,
         rows=None if rows is None else [part.strip() for part in rows.split(",") if part.strip()],
+        bases=bases,
         budget=budget,
-        seed=seed,
-        root=data_root,
+        **given,
     )
     announce(study)
     if prepare_only:
@@ -76,6 +108,11 @@ def reproduce(
         typer.echo(f"Everything: {folder}")
     if not found["complete"]:
         raise typer.Exit(3)
+
+
+def default_folder(table: str, protocol: str, scale: str | None, beside: Path = Path("runs")) -> Path:
+    """Where a table's study lies: runs/reproduce-PAPER-TABLE-PROTOCOL, with its scale where it has several."""
+    return beside / "-".join(filter(None, ("reproduce", table.replace("/", "-"), protocol, scale)))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -74,12 +74,17 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
     axes = figure.subplots()
     seeds = 0
     for number, row in enumerate(asked["rows"]):
-        runs = _lines(study, row, "monitor")
+        runs = [
+            [line for line in run if asked.get("phase") in (None, line["phase"])]
+            for run in _lines(study, row, "monitor")
+        ]
         if not runs:
             continue
         seeds = len(runs)
         steps = [line["global_step"] for line in runs[0]]
         values = np.array([[line[asked["value"]] for line in run] for run in runs])
+        if "over" in asked:  # a value of the line that scored the network, one a seed
+            values /= np.array([[run[-1][asked["over"]]] for run in _lines(study, row, "augmenter")])
         colour = COLOURS[number % len(COLOURS)]
         axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
         axes.plot(steps, values.mean(0), color=colour, lw=1.5, label=found["rows"][row]["called"])
@@ -91,7 +96,8 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
     axes.set_xlabel("training steps")
     axes.set_ylabel(asked.get("label", asked["value"]))
     place(figure, axes)
-    return f"{asked['title']}: {_mean(seeds)}; dashed: where a phase ends."
+    ends_said = "" if "phase" in asked else "; dashed: where a phase ends"
+    return f"{asked['title']}: {_mean(seeds)}{ends_said}."
 
 
 def _copies(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:

@@ -92,56 +92,100 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _table(found: dict[str, Any]) -> str:
+    """The rows. Columns that nobody has a value for are left out."""
+    reference, columns, rows = found["rows"][found["reference"]]["called"], found["columns"], found["rows"]
+    base = rows[found["reference"]]["flops"]
+    learned = dict.fromkeys(name for row in rows.values() for name in row.get("augmenters", {}))
+    cells: dict[str, list[str]] = {
+        "row": [row["called"] for row in rows.values()],
+        "recipe": [f"`{name}`" for name in rows],
+        "printed": [_share(row["printed"]) for row in rows.values()],
+        "logged": [_share(row["logged"]) for row in rows.values()],
+        **{called: [_level(row["levels"].get(split)) for row in rows.values()] for split, called in columns.items()},
+        f"points against {reference}, {columns[found['headline']]}": [
+            "reference" if name == found["reference"] else _difference(row["versus_reference"].get(found["headline"]))
+            for name, row in rows.items()
+        ],
+        **{
+            f"score of {name}": [_score(row.get("augmenters", {}).get(name)) for row in rows.values()]
+            for name in learned
+        },
+        "FLOPs ×": [  # what was spent, caches used
+            f"{row['flops'] / base:.2f}" if row["flops"] and base else "–" for row in rows.values()
+        ],
+        f"FLOPs × to {reference}'s validation accuracy": [_part(row["to_reference"], "flops") for row in rows.values()],
+        "n": [
+            f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else "") for row in rows.values()
+        ],
+    }
+    shown = {
+        head: column for head, column in cells.items() if head not in ("printed", "logged") or set(column) != {"–"}
+    }
+    lines = [_line(list(shown)), _line(["---"] * len(shown)), *map(_line, map(list, zip(*shown.values(), strict=True)))]
+    return "\n".join(lines)
+
+
+def _score(found: dict[str, Any] | None) -> str:
+    """A score of a network that learned to augment: 1 is perfect, 0 leaves its input as it is."""
+    if found is None or found["mean"] is None:
+        return "–"
+    numbers = [f"{found[key]:.2f}".replace("-", "−") for key in ("mean", "low", "high") if found[key] is not None]
+    return numbers[0] if len(numbers) == 1 else f"{numbers[0]} ({numbers[1]} to {numbers[2]})"
+
+
+def _claim(claim: dict[str, Any]) -> list[str]:
+    if claim.get("of") == "score":
+        return [claim["says"], f"score {_score(claim['difference'])}", "–", "–"]
+    points = [_difference(claim[key]) for key in ("difference", "at_equal_cost")]
+    return [claim["says"], points[0], f"{claim['flops_ratio']:.2f}", points[1]]
+
+
+def _equation8(found: dict[str, Any]) -> str:
+    """What augmenting embeddings saves: the networks' sizes, Equation 8 from the run's own terms, and what was measured."""
+    said = found.get("equation8")
+    if not said:
+        return ""
+    lines = [_line(["network", "parameters", "bytes", "MACs a row"]), _line(["---"] * 4)]
+    lines += [
+        _line([name, *(f"{said['networks'][network][key]:,}" for key in ("parameters", "bytes", "macs"))])
+        for name, network in (("Φ, the trunk", "source"), ("Ω", "omega"), ("Ψ, the head", "net"))
+    ]
+    head = ["cost in", "C of Φ, Ω, Ψ with its backward, a row", f"Equation 8, N = {said['views']:.0f}", "measured"]
+    head += ["both with Ω's training", "pays from N ="]
+    rows = [_line(head), _line(["---"] * len(head))]
+    for unit, one in said["costs"].items():
+        terms = ", ".join(f"{one[part]:.3g}" for part in ("trunk", "augmenter", "head"))
+        trained = f"{one['predicted_trained']:.2f}, {one['measured_trained']:.2f}"
+        pays = "never" if one["pays_from"] is None else str(one["pays_from"])
+        rows.append(_line([unit, terms, f"{one['predicted']:.2f}", f"{one['measured']:.2f}", trained, pays]))
+    return (
+        "\n".join(lines)
+        + "\n\nHow many times as much augmenting pictures cost as augmenting embeddings. Measured: the head's "
+        f"phase of `{said['pictures']}` over that of `{said['embeddings']}` (half of its rows pass Ω; in Equation 8 all do). "
+        "Seconds are of trials that ran side by side; on a quiet machine: `bench/omega.py`.\n\n" + "\n".join(rows)
+    )
+
+
 def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> str:
     """The text: what was run, the table, the claims. Accuracies in percent, differences in points, 95 % intervals."""
-    reference = found["rows"][found["reference"]]["called"]
-    columns = found["columns"]
-    head = [
-        "row",
-        "recipe",
-        "printed",
-        "logged",
-        *columns.values(),
-        f"points against {reference}, {columns[found['headline']]}",
-        "FLOPs ×",
-        f"FLOPs × to {reference}'s validation accuracy",
-        "n",
-    ]
-    base = found["rows"][found["reference"]]["flops"]
-    table = [_line(head), _line(["---"] * len(head))]
-    for name, row in found["rows"].items():
-        against = row["versus_reference"].get(found["headline"])
-        table.append(
-            _line(
-                [
-                    row["called"],
-                    f"`{name}`",
-                    _share(row["printed"]),
-                    _share(row["logged"]),
-                    *(_level(row["levels"].get(split)) for split in columns),
-                    "reference" if name == found["reference"] else _difference(against),
-                    f"{row['flops'] / base:.2f}" if row["flops"] and base else "–",  # what was spent, caches used
-                    _part(row["to_reference"], "flops"),
-                    f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else ""),
-                ]
-            )
-        )
+    where = f"Protocol `{found['protocol']}`" + (f", scale `{found['scale']}`" if found.get("scale") else "")
     parts = [
         f"# {found['title']}",
-        f"Source: {found['source']}. Protocol `{found['protocol']}`: {found['about']}.",
-        "\n".join(table),
+        f"Source: {found['source']}. {where}: {found['about']}.",
+        _table(found),
     ]
     reasons = [f"* `{name}`: {reason}" for name, row in found["rows"].items() for reason in row["failed"]]
     if reasons:
         parts.append("Failed:\n\n" + "\n".join(reasons))
     if costs := _costs(found):
         parts.append(costs)
+    if equation := _equation8(found):
+        parts.append(equation)
     if found["claims"]:
         head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
         lines = [_line(head), _line(["---"] * len(head))]
-        for claim in found["claims"]:
-            cells = [claim["says"], _difference(claim["difference"]), f"{claim['flops_ratio']:.2f}"]
-            lines.append(_line([*cells, _difference(claim["at_equal_cost"]), f"**{claim['verdict']}**"]))
+        lines += [_line([*_claim(claim), f"**{claim['verdict']}**"]) for claim in found["claims"]]
         parts.append("\n".join(lines))
     parts += [f"![{name}](figures/{name}.png)\n\n{caption}" for name, caption in (captions or {}).items()]
     environment = found["environment"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,27 +59,32 @@ def _full(batch: Batch) -> Batch:
     return dataclasses.replace(batch, cached=cached)
 
 
-def network_sizes(networks: Networks, shape: tuple[int, ...]) -> dict[str, dict[str, int]]:
+def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[str] = ()) -> dict[str, dict[str, int]]:
     """What each network needs: `parameters`, `bytes` of weights and running statistics, `macs` of a row's forward.
 
     Args:
         shape: ``(C, H, W)`` of the pictures. MACs are multiply-adds of convolutions and matrix products, half of the FLOPs.
+        result: networks whose results are wanted; of others that feed one, MACs are counted as far as it takes.
     """
+    fed: dict[str, set[str]] = {name: {""} for name in result}
+    for taken in networks.inputs.values():
+        if taken is not None:
+            fed.setdefault(taken.network, set()).add(taken.tensor)
 
     class Whole(torch.nn.Module):
         def __init__(self, name: str) -> None:
             super().__init__()
-            self.network = networks.stages(name)
+            self.network, self.wants = networks.stages(name), frozenset(fed.get(name, {""}))
 
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return self.network(x, frozenset({""}))  # type: ignore[no-any-return]
+            return self.network(x, self.wants)  # type: ignore[no-any-return]
 
     found: dict[str, dict[str, int]] = {}
     networks.eval()
     device = next((p.device for p in networks.parameters()), torch.device("cpu"))
     for name, network in networks.items():
         taken = networks.inputs[name]
-        key = repr((name, str(network), taken, shape))
+        key = repr((name, str(network), taken, shape, sorted(fed.get(name, ()))))
         if key not in _COUNTED:
             with torch.no_grad():
                 x = torch.zeros(1, *shape, device=device)

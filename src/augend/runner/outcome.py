@@ -37,7 +37,7 @@ def write_outcome(keeper: Keeper) -> dict[str, Any]:
         "seed": keeper.seed,
         "steps": keeper.at.global_step,
     }
-    result["networks"] = network_sizes(keeper.networks, keeper.splits["main"].shape)
+    result["networks"] = network_sizes(keeper.networks, keeper.splits["main"].shape, plan.result)
     if keeper.at.augmenters:
         result["augmenters"] = keeper.at.augmenters
     with keeper.average.applied():

@@ -16,13 +16,15 @@ from augend.names import nearest
 from augend.runner.job import load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
+from augend.study.equation8 import equation8
 from augend.study.evidence import Evidence, Record, read_json, read_record, read_trials
 from augend.study.reach import reaches
 from augend.study.request import Request, Study
-from augend.study.statistics import Estimate
+from augend.study.statistics import Estimate, mean_of
 from augend.study.tables import Claim, Row, Table, load_table, recipe_text
+from augend.study.trials import trial_name
 
-__all__ = ["gather", "open_reproduction", "verdict"]
+__all__ = ["gather", "open_reproduction", "trained", "verdict"]
 
 SAME_COST = 1.02
 
@@ -33,23 +35,27 @@ def open_reproduction(
     out: Path,
     *,
     command: str,
+    scale: str | None = None,
     repeats: int | None = None,
     rows: Sequence[str] | None = None,
+    bases: Path | None = None,
     **given: Any,
 ) -> Study:
     """The study of a table in one protocol, new or continued.
 
     Args:
         name: ``factoring/table-1``.
-        protocol: one of the table's; None: its first.
+        protocol, scale: of those that the table has; None: see `Table.asked`.
         out: the study's folder.
         repeats: of every row (default: the table's; rows may ask for fewer).
         rows: only these.
+        bases: the finished study of the table's `bases`, whose models its rows start from.
         given: other fields of `Request`: root, budget, seed, precision, plugins.
     """
     if (out / "study.json").is_file():
         before = read_json(out / "study.json").get("reproduces")
-        if before is None or before["table"] != name or protocol not in (None, before["protocol"]):
+        way = {} if before is None or before["table"] != name else before
+        if not way or protocol not in (None, way["protocol"]) or scale not in (None, way.get("scale")):
             raise AugendError(f"{out}: holds another study than {name}; give another --out")
         known = [recipe["name"] for recipe in read_json(out / "study.json")["recipes"]]
         if rows is not None and set(rows) != set(known):
@@ -58,25 +64,22 @@ def open_reproduction(
             )
         return open_study(out, {"repeats": repeats, **given}, command)
     table = load_table(name)
-    protocol = protocol or next(iter(table.protocols))
-    if protocol not in table.protocols:
-        raise AugendError(
-            f"{name}: there is no protocol {protocol!r}{nearest(protocol, list(table.protocols))} "
-            f"(known: {', '.join(table.protocols)})"
-        )
-    chosen = _chosen(table, name, protocol, rows)
-    paper, asked = name.partition("/")[0], table.protocols[protocol]
+    asked = table.asked(name, protocol, scale)
+    chosen = _chosen(table, name, asked.protocol, rows)
+    paper = name.partition("/")[0]
     texts = {row: recipe_text(paper, row) for row in chosen}
+    most = asked.repeats if repeats is None else repeats
     request = {
         "data": asked.data,
         "recipes": tuple(texts.values()),
         "reference": table.reference if table.reference in chosen else next(iter(chosen)),
-        "repeats": table.repeats if repeats is None else repeats,
+        "repeats": most,
         "budget": asked.budget,
-        "settings": asked.settings or table.settings,
-        "model": asked.model or table.model,
-        "overrides": (*table.overrides, *asked.overrides),
-        "fewer": {row: spec.repeats for row, spec in chosen.items() if spec.repeats is not None},
+        "settings": asked.settings,
+        "model": asked.model,
+        "overrides": asked.overrides,
+        "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
+        "starts": {row: trained(bases, spec.base) for row, spec in chosen.items() if spec.base and bases},
         **{key: value for key, value in given.items() if value is not None},
     }
     plain = Request(**{key: value for key, value in request.items() if value is not None})
@@ -87,9 +90,25 @@ def open_reproduction(
         for row, other in others.items()
     }
     study = open_study(out, request, command)
-    study.record["reproduces"] = {"table": name, "protocol": protocol}
+    study.record["reproduces"] = {"table": name, "protocol": asked.protocol, "scale": asked.scale}
+    if bases is not None:
+        study.record["bases"] = str(bases.resolve())
     write_json(out / "study.json", study.record)
     return study
+
+
+def trained(bases: Path, row: str) -> tuple[str, ...]:
+    """The models of a row of a finished study of bases, a file a repeat."""
+    found = read_record(bases)
+    repeats = {recipe.name: recipe.repeats for recipe in found.recipes}
+    files = [bases / "trials" / trial_name(row, r) / "model.safetensors" for r in range(repeats.get(row, 0))]
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise AugendError(
+            f"{bases}: holds no model of {row}{f' at {missing[0]}' if missing else ''}; train the bases first: "
+            f"augend reproduce {found.raw.get('reproduces', {}).get('table', 'TABLE')} --out {bases}"
+        )
+    return tuple(str(file.resolve()) for file in files)
 
 
 def _chosen(table: Table, name: str, protocol: str, rows: Sequence[str] | None) -> dict[str, Row]:
@@ -110,10 +129,10 @@ def gather(study: Path) -> dict[str, Any]:
     record = read_record(study)
     about = record.raw["reproduces"]
     table = load_table(about["table"])
-    protocol = table.protocols[about["protocol"]]
+    asked = table.asked(about["table"], about["protocol"], about.get("scale"))
     evidence = Evidence(record, read_trials(record, test=True))
     names = [recipe.name for recipe in evidence.recipes]
-    splits = [split for split in protocol.columns if split in evidence.splits]
+    splits = [split for split in asked.columns if split in evidence.splits]
     failed = _failed(record)
     reach = reaches(evidence)
     rows = {}
@@ -123,13 +142,14 @@ def gather(study: Path) -> dict[str, Any]:
         rows[recipe.name] = {
             "called": row.called,
             "title": recipe.title,
-            "printed": row.printed,
+            "printed": row.printed_in(asked.protocol),
             "logged": row.logged,
             "steps": steps,
             "flops": _flops(evidence, recipe.name) if recipe.name in names else None,
             "to_reference": reach.get(recipe.name),
             "repeats": len(evidence.repeats(recipe.name)),
             "failed": failed.get(recipe.name, []),
+            "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
             "levels": {s: _level(evidence, recipe.name, s) for s in splits} if recipe.name in names else {},
             "versus_reference": {
                 s: _said(evidence.difference(recipe.name, record.reference, s))
@@ -140,20 +160,22 @@ def gather(study: Path) -> dict[str, Any]:
     found = {
         "schema": 1,
         "table": about["table"],
-        "protocol": about["protocol"],
+        "protocol": asked.protocol,
+        "scale": asked.scale,
         "title": table.title,
         "source": table.source,
-        "about": protocol.about,
-        "columns": {split: protocol.columns[split] for split in splits},
-        "headline": protocol.headline,
+        "about": asked.about,
+        "columns": {split: asked.columns[split] for split in splits},
+        "headline": asked.headline,
         "reference": record.reference,
         "sizes": record.sizes,
         "rows": rows,
         "claims": [
-            judged(evidence, claim, protocol.headline, rows)
+            judged(evidence, claim, asked.headline, rows)
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],
+        "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
         "complete": all(
             row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
         ),
@@ -177,6 +199,35 @@ def _said(found: Estimate | None) -> dict[str, Any]:
     return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
 
 
+def _augmenters(evidence: Evidence, row: str) -> dict[str, dict[str, Any]]:
+    """The networks of a row that learned to augment, as its first repeat scored them."""
+    return _scores(evidence, row, evidence.repeats(row)[0]) if evidence.repeats(row) else {}
+
+
+def _scores(evidence: Evidence, row: str, repeat: int) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = read_json(evidence.trials[row, repeat].folder / "result.json").get(
+        "augmenters", {}
+    )
+    return found
+
+
+def scored(evidence: Evidence, row: str, network: str) -> dict[str, Any]:
+    """The score of a network that learned to augment, on held-out pictures, with its interval over the repeats."""
+    found = [_scores(evidence, row, repeat)[network]["score"] for repeat in evidence.repeats(row)]
+    values = [score for score in found if score is not None]
+    return {**_said(mean_of(values)), "values": values}
+
+
+def score_difference(evidence: Evidence, row: str, other: str) -> Estimate | None:
+    """The paired difference between two rows' scores, each of the one network that learned to augment."""
+    differences = []
+    for repeat in evidence.repeats(row, other):
+        one, two = (next(iter(_scores(evidence, name, repeat).values()), {}).get("score") for name in (row, other))
+        if one is not None and two is not None:
+            differences.append(float(one) - float(two))
+    return mean_of(differences)
+
+
 def _flops(evidence: Evidence, name: str) -> float:
     return float(evidence.trials[name, evidence.repeats(name)[0]].ledger["total"]["flops"])
 
@@ -195,6 +246,15 @@ def _failed(record: Record) -> dict[str, list[str]]:
 
 def judged(evidence: Evidence, claim: Claim, split: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A claim with its paired difference on `split`, at equal steps and at equal cost, and the verdict."""
+    if claim.of == "score":
+        difference = score_difference(evidence, claim.better, claim.than)
+        about = {"says": claim.says, "better": claim.better, "than": claim.than, "of": "score"}
+        return {
+            **about,
+            "difference": _said(difference),
+            "at_equal_cost": None,
+            "verdict": verdict(difference, difference),
+        }
     found = evidence.difference(claim.better, claim.than, split)
     ratio = rows[claim.better]["flops"] / rows[claim.than]["flops"]
     pair = claim.equal or claim.better, claim.than_equal or claim.than

@@ -49,6 +49,8 @@ class Request:
         weights: a file of weights that every recipe starts from.
         budgets: name of a recipe -> a budget of its own.
         fewer: name of a recipe -> repeats, where it shall have fewer.
+        starts: name of a recipe -> files of weights, of which repeat r starts from number r (from the first again after the
+            last).
     """
 
     data: str = DIGITS
@@ -76,6 +78,7 @@ class Request:
     metric: str = "auto"
     budgets: Mapping[str, str] = field(default_factory=dict)
     fewer: Mapping[str, int] = field(default_factory=dict)
+    starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -109,14 +112,17 @@ class Request:
             overrides: of this recipe alone (a learning rate that was tuned).
             refit: which pictures are trained on, see `Job`.
         """
+        name = load(recipe).name if self.budgets or self.starts else ""
+        starts = self.starts.get(name)
+        weights = starts[repeat % len(starts)] if starts else self.weights
         return Job(
             data=self.data,
             recipe=recipe,
             settings="good-practice" if self.settings == "auto" else self.settings,
             overrides=(*self.overrides, *overrides),
-            params={} if self.weights is None else {"weights": self.weights},
+            params={} if weights is None else {"weights": weights},
             model=self.model,
-            budget=self.budgets.get(load(recipe).name, self.budget) if self.budgets else self.budget,
+            budget=self.budgets.get(name, self.budget),
             seed=self.seed,
             repeat=repeat,
             root=self.root,

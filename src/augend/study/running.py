@@ -138,7 +138,8 @@ def again(study: Study) -> str:
     about = study.record.get("reproduces")
     if about is None:
         return f"augend compare --out {out}"
-    return f"augend reproduce {about['table']} --protocol {about['protocol']} --out {out}"
+    scale = f" --scale {about['scale']}" if about.get("scale") else ""
+    return f"augend reproduce {about['table']} --protocol {about['protocol']}{scale} --out {out}"
 
 
 def refit_name(study: Path, advised: str) -> str | None:

@@ -28,6 +28,7 @@ __all__ = [
     "Probabilities",
     "estimate",
     "guess",
+    "mean_of",
     "picture_variance",
     "pictures_needed",
     "probabilities",
@@ -107,6 +108,14 @@ class Probabilities:
     better: float
     within: float
     worse: float
+
+
+def mean_of(values: Sequence[float]) -> Estimate | None:
+    """The mean of independent values, one a repeat; None of none."""
+    if not values:
+        return None
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Estimate(float(np.mean(values)), len(values), spread, 0.0, 0.0, max(1, len(values) - 1))
 
 
 def estimate(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -16,29 +17,66 @@ from augend.recipes.library import known, read_file
 from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
 
-__all__ = ["Claim", "Protocol", "Row", "Table", "known_tables", "load_table"]
+__all__ = ["Asked", "Claim", "Protocol", "Row", "Scale", "Table", "known_tables", "load_table"]
 
 
-class Protocol(Words):
-    """One way to run a table.
+class _Way(Words):
+    """What a protocol and a scale may both fix. A scale's words stand over those of its protocol, these over the table's.
 
     Attributes:
         about: what is done, in words.
         data: the data word, as a command names it.
-        overrides: of settings and phases, for every row.
-        settings, model, budget: where they differ from the table's.
-        columns: split (``test``, ``shifted:NAME``) -> what the table calls it.
-        headline: the split that printed numbers and claims are about.
+        overrides: of settings and phases, for every row; the scale's come last.
+        settings, model, budget: a name, a network's word, a length.
     """
 
     about: str
-    data: str
+    data: str | None = None
     overrides: tuple[str, ...] = ()
     settings: str | None = None
     model: str | None = None
     budget: str | None = None
+
+
+class Protocol(_Way):
+    """One way to run a table; see `_Way` for the rest.
+
+    Attributes:
+        columns: split (``test``, ``shifted:NAME``) -> what the table calls it.
+        headline: the split that printed numbers and claims are about.
+    """
+
     columns: dict[str, str] = Field(default_factory=lambda: {"test": "test"})
     headline: str = "test"
+
+
+class Scale(_Way):
+    """How much of a table is run: ``smoke`` to see that it runs, ``cpu`` for two hours of two cores, ``paper`` for all of it.
+
+    Attributes:
+        protocols: those that there are at this scale (default: all).
+        repeats: of every row (default: the table's), at most those that a row asks for.
+    """
+
+    protocols: tuple[str, ...] | None = None
+    repeats: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A table in one protocol at one scale (None: it has but one): what is to be run."""
+
+    protocol: str
+    scale: str | None
+    about: str
+    data: str
+    overrides: tuple[str, ...]
+    settings: str
+    model: str | None
+    budget: str | None
+    repeats: int
+    columns: dict[str, str]
+    headline: str
 
 
 class Row(Words):
@@ -46,18 +84,24 @@ class Row(Words):
 
     Attributes:
         called: what the paper calls it (``as`` in the file).
-        printed: the paper's number, a share; `logged`: the raw value in the authors' logs.
+        printed: the paper's number, a share, or one for each protocol; `logged`: the raw value in the authors' logs.
         flops: the row whose FLOPs this one shall cost; its budget is set by that.
         repeats: where fewer are enough.
         protocols: where it is run (default: in all).
+        base: the row of the table's `bases` whose model is this one's weights.
     """
 
     called: str = Field(alias="as")
-    printed: float | None = None
+    printed: float | dict[str, float] | None = None
     logged: float | None = None
     flops: str | None = None
     repeats: int | None = None
     protocols: tuple[str, ...] | None = None
+    base: str | None = None
+
+    def printed_in(self, protocol: str) -> float | None:
+        """The paper's number in one protocol."""
+        return self.printed.get(protocol) if isinstance(self.printed, dict) else self.printed
 
 
 class Claim(Words):
@@ -65,6 +109,9 @@ class Claim(Words):
 
     Where the two cost something else, `equal` stands for `better` at the cost of `than`, or `than_equal` for `than` at the
     cost of `better`.
+
+    Attributes:
+        of: what is compared: "accuracy", or "score" of the networks that learned to augment.
     """
 
     says: str
@@ -72,6 +119,7 @@ class Claim(Words):
     than: str
     equal: str | None = None
     than_equal: str | None = None
+    of: Literal["accuracy", "score"] = "accuracy"
 
 
 def _mappings(kind: type[Words]) -> BeforeValidator:
@@ -82,7 +130,12 @@ def _mappings(kind: type[Words]) -> BeforeValidator:
 
 
 class Table(Words):
-    """A table or figure of a paper that `augend reproduce` can run. See `Protocol`, `Row` and `Claim`."""
+    """A table or figure of a paper that `augend reproduce` can run. See `Protocol`, `Scale`, `Row` and `Claim`.
+
+    Attributes:
+        bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
+        equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
+    """
 
     title: str
     source: str
@@ -91,10 +144,13 @@ class Table(Words):
     overrides: tuple[str, ...] = ()
     reference: str
     repeats: int = 10
+    bases: str | None = None
     protocols: Annotated[dict[str, Protocol], _mappings(Protocol)]
+    scales: Annotated[dict[str, Scale], _mappings(Scale)] = Field(default_factory=dict)
     rows: Annotated[dict[str, Row], _mappings(Row)]
     claims: tuple[Claim, ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    equation8: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _names_fit(self) -> Table:
@@ -104,7 +160,53 @@ class Table(Words):
         for name, protocol in self.protocols.items():
             if protocol.headline not in protocol.columns:
                 raise ValueError(f"protocol {name}: its headline {protocol.headline!r} is none of its columns")
+            if protocol.data is None and any(scale.data is None for scale in self.scales.values() or [protocol]):
+                raise ValueError(f"protocol {name}: neither it nor every scale says the data")
+        for name, scale in self.scales.items():
+            for protocol_name in scale.protocols or ():
+                if protocol_name not in self.protocols:
+                    raise ValueError(f"scale {name}: there is no protocol {protocol_name!r}")
+        if any(row.base for row in self.rows.values()) and self.bases is None:
+            raise ValueError("a row names a base, but the table has no `bases`")
         return self
+
+    def asked(self, name: str, protocol: str | None = None, scale: str | None = None) -> Asked:
+        """What is to be run.
+
+        Args:
+            name: of the table, for errors.
+            protocol: default: the first that there is at the scale.
+            scale: default: "cpu", or else the first.
+        """
+        if scale is None and self.scales:
+            scale = "cpu" if "cpu" in self.scales else next(iter(self.scales))
+        if scale is not None and scale not in self.scales:
+            known = f"known: {', '.join(self.scales)}" if self.scales else "it has one scale; leave --scale out"
+            raise AugendError(f"{name}: there is no scale {scale!r}{nearest(scale, list(self.scales))} ({known})")
+        size = self.scales[scale] if scale is not None else Scale(about="")
+        allowed = [one for one in self.protocols if size.protocols is None or one in size.protocols]
+        protocol = protocol or allowed[0]
+        if protocol not in allowed:
+            where = "" if scale is None else f" at scale {scale}"
+            raise AugendError(
+                f"{name}: there is no protocol {protocol!r}{where}{nearest(protocol, allowed)} (known: {', '.join(allowed)})"
+            )
+        way = self.protocols[protocol]
+        data = size.data or way.data
+        assert data is not None
+        return Asked(
+            protocol,
+            scale,
+            "; ".join(text for text in (way.about, size.about) if text),
+            data,
+            (*self.overrides, *way.overrides, *size.overrides),
+            size.settings or way.settings or self.settings,
+            size.model or way.model or self.model,
+            size.budget or way.budget,
+            size.repeats or self.repeats,
+            way.columns,
+            way.headline,
+        )
 
     def rows_of(self, protocol: str) -> dict[str, Row]:
         """The rows of one protocol."""
