@@ -48,11 +48,21 @@ def _rows_curves(figure: Figure, study: Path, found: dict[str, Any], asked: dict
     """Validation accuracy against steps, named as the paper does."""
     results = read_json(study / "results.json")
     rows = {row: results["recipes"][row] for row in asked["rows"] if row in results["recipes"]}
+    if asked.get("last"):  # of the last phase alone, from its start on
+        rows = {row: {**recipe, "curve": _last_phase(recipe["curve"])} for row, recipe in rows.items()}
     named = {found["rows"][row]["called"]: recipe for row, recipe in rows.items()}
     if not named or not curves(figure, {**results, "recipes": named}, "steps"):
         return ""
     seeds = min(found["rows"][row]["repeats"] for row in rows)
     return f"{asked['title']}: {_mean(seeds)}."
+
+
+def _last_phase(curve: dict[str, Any]) -> dict[str, Any]:
+    begin = curve["phases"][-2]["end"] if len(curve["phases"]) > 1 else 0
+    kept = [number for number, step in enumerate(curve["steps"]) if step > begin]
+    columns = {key: [curve[key][number] for number in kept] for key in ("seconds", "mean", "low", "high")}
+    phases = [{**curve["phases"][-1], "end": curve["phases"][-1]["end"] - begin}] if curve["phases"] else []
+    return {**curve, **columns, "steps": [curve["steps"][number] - begin for number in kept], "phases": phases}
 
 
 def _mean(seeds: int) -> str:
@@ -95,6 +105,10 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
         return ""
     axes.set_xlabel("training steps")
     axes.set_ylabel(asked.get("label", asked["value"]))
+    if asked.get("log"):
+        axes.set_yscale("log", subs=(2, 5))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     place(figure, axes)
     ends_said = "" if "phase" in asked else "; dashed: where a phase ends"
     return f"{asked['title']}: {_mean(seeds)}{ends_said}."
