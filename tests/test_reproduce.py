@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from augend import AugendError
 from augend.recipes.resolve import check
@@ -18,7 +21,7 @@ from augend.study.equal import equal_budget, plan_flops
 from augend.study.reach import Price, reached, spent
 from augend.study.reproduce import verdict
 from augend.study.statistics import Estimate, estimate
-from augend.study.tables import known_tables, load_table, recipe_text
+from augend.study.tables import Table, known_tables, load_table, recipe_text
 
 SMALL = ["factoring/generalisation", "--protocol", "digits-rotation", "--budget", "60step", "--repeats", "2"]
 
@@ -32,10 +35,23 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_tables_file_is_sound(name: str) -> None:
     """Every row of every protocol is a recipe that resolves under its settings, and figures draw rows that exist."""
     table, paper = load_table(name), name.partition("/")[0]
-    for protocol, asked in table.protocols.items():
-        for row in table.rows_of(protocol):
-            overrides = (*table.overrides, *asked.overrides)
-            check(recipe_text(paper, row), asked.settings or table.settings, overrides=overrides)
+    ways = {
+        (asked.protocol, asked.settings, asked.overrides): asked
+        for scale in table.scales or [None]
+        for protocol in (table.scales[scale].protocols if scale else None) or table.protocols
+        for asked in [table.asked(name, protocol, scale)]
+    }
+    for asked in ways.values():
+        for row in table.rows_of(asked.protocol):
+            params = {"weights": "file"} if table.rows[row].base else {}
+            check(
+                recipe_text(paper, row), asked.settings, overrides=asked.overrides, params=params, budget=asked.budget
+            )
+        if table.bases is not None:
+            bases = load_table(table.bases)
+            its = bases.asked(table.bases, asked.protocol, asked.scale)
+            assert f"base={its.data}" in asked.overrides and its.model == asked.model  # omega learns where the base did
+            assert {row.base for row in table.rows.values()} <= set(bases.rows)
     for figure in table.figures:
         for row in figure.get("rows", [figure.get("row")]):
             assert row in table.rows, (figure["name"], row)
@@ -179,6 +195,10 @@ def test_what_a_study_was_made_with_stands(arguments: list[str], fragment: str, 
         (["factoring/tabel-1"], "did you mean 'factoring/table-1'"),
         (["factoring/table-1", "--protocol", "author"], "did you mean 'authors'"),
         ([*SMALL, "--rows", "plian"], "did you mean 'plain'"),
+        (["factoring/table-1", "--scale", "cpu"], "it has one scale; leave --scale out"),
+        (["factoring/table-1", "--bases", "runs/some"], "its rows start from nothing; leave --bases out"),
+        (["embedding/table-2", "--protocol", "resnet18"], "no protocol 'resnet18' at scale cpu (known: small)"),
+        (["embedding/table-2", "--rows", "transfer-nome"], "did you mean 'transfer-none'"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:
@@ -192,6 +212,94 @@ def test_without_a_name_the_tables_are_listed() -> None:
     assert all(name in listed for name in known_tables()) and "[authors, standard]" in listed
 
 
+def test_a_scale_stands_over_its_protocol_and_this_over_the_table() -> None:
+    table = Table.model_validate(
+        {
+            "title": "T",
+            "source": "S",
+            "settings": "quick",
+            "reference": "plain",
+            "overrides": ["a=1"],
+            "model": "small",
+            "protocols": {
+                "one": {"about": "first", "data": "digits", "overrides": ["b=2"], "budget": "9step"},
+                "two": {"about": "second", "model": "figure1", "data": "mnist"},
+            },
+            "scales": {
+                "smoke": {"about": "little", "data": "digits:train=50", "overrides": ["c=3"], "repeats": 1},
+                "cpu": {"about": "more", "protocols": ["two"], "budget": "5step"},
+            },
+            "rows": {"plain": {"as": "B", "printed": {"one": 0.5}}},
+        }
+    )
+    little = table.asked("p/t", "one", "smoke")
+    assert (little.data, little.model, little.budget, little.repeats) == ("digits:train=50", "small", "9step", 1)
+    assert little.overrides == ("a=1", "b=2", "c=3") and little.about == "first; little"
+    usual = table.asked("p/t")
+    assert (usual.protocol, usual.scale, usual.data, usual.model, usual.budget) == (
+        "two",
+        "cpu",
+        "mnist",
+        "figure1",
+        "5step",
+    )
+    assert (
+        usual.repeats == 10
+        and table.rows["plain"].printed_in("one") == 0.5
+        and table.rows["plain"].printed_in("two") is None
+    )
+    with pytest.raises(AugendError, match=r"no protocol 'one' at scale cpu \(known: two\)"):
+        table.asked("p/t", "one", "cpu")
+    with pytest.raises(AugendError, match=r"no scale 'smoky'; did you mean 'smoke'.*known: smoke, cpu"):
+        table.asked("p/t", "one", "smoky")
+
+
+def test_rows_start_from_bases_that_were_trained_once(tmp_path: Path) -> None:
+    """The smallest scale of a table with bases: trained first, in their own study, and found again by the next table."""
+    if not os.environ.get("AUGEND_DATA"):
+        pytest.skip("needs CIFAR")
+    asked = [
+        "embedding/table-2",
+        "--scale",
+        "smoke",
+        "--repeats",
+        "1",
+        "--rows",
+        "transfer-none,transfer-embed,transfer-pixel",
+    ]
+    done = run(*asked, "--out", str(tmp_path / "arms"))
+    assert done.returncode == 0, done.stderr
+    bases = tmp_path / "reproduce-embedding-bases-small-smoke"
+    trained = {trial.name: trial for trial in (bases / "trials").iterdir()}
+    assert set(trained) == {f"base-{kind}-r{repeat}" for kind in ("none", "hflip", "hv") for repeat in range(2)}
+    for row in ("transfer-none", "transfer-embed", "transfer-pixel"):
+        start = load_file(trained["base-hflip-r0"] / "model.safetensors")
+        arm = load_file(tmp_path / "arms" / "trials" / f"{row}-r0" / "model.safetensors")
+        for name, weight in start.items():
+            assert torch.equal(arm[name.replace("net.", "source.", 1)], weight), name
+    found = _read(tmp_path / "arms" / "reproduction.json")
+    assert (found["protocol"], found["scale"], found["complete"]) == ("small", "smoke", True)
+    omega = found["rows"]["transfer-embed"]["augmenters"]["omega"]
+    own = _read(tmp_path / "arms" / "trials" / "transfer-embed-r0" / "result.json")["augmenters"]["omega"]["score"]
+    assert omega["mean"] == own and omega["values"] == [own]
+    costs = found["equation8"]["costs"]
+    assert costs["FLOPs"]["measured"] == pytest.approx(costs["FLOPs"]["predicted"], rel=0.05)
+    assert costs["FLOPs"]["measured_trained"] < costs["FLOPs"]["measured"] and costs["FLOPs"]["pays_from"] > 1
+    assert "Equation 8, N = 100" in done.stdout and "score of omega" in done.stdout
+
+    before = {name: (trial / "result.json").stat().st_mtime for name, trial in trained.items()}
+    other = tmp_path / "other"
+    done = run("embedding/figure-3", "--scale", "smoke", "--repeats", "1", "--prepare-only", "--out", str(other))
+    assert done.returncode == 0 and "2 trials written" in done.stdout, done.stderr
+    assert before == {name: (trial / "result.json").stat().st_mtime for name, trial in trained.items()}
+    start = _read(other / "trials" / "figure-3-seen-r0" / "trial.json")["job"]["params"]["weights"]
+    assert start == str(trained["base-hv-r0"] / "model.safetensors")
+
+    (trained["base-hv-r0"] / "model.safetensors").unlink()
+    done = run("embedding/figure-3", "--scale", "smoke", "--prepare-only", "--out", str(tmp_path / "third"))
+    assert done.returncode == 2 and "holds no model of base-hv" in done.stderr, done.stderr
+
+
 def test_a_name_that_is_no_table() -> None:
-    with pytest.raises(AugendError, match="known: factoring/"):
+    with pytest.raises(AugendError, match="known: embedding/"):
         load_table("nothing")

@@ -62,6 +62,8 @@ def reproduce(
         return
     wanted = load_table(table)
     asked = wanted.asked(table, protocol, scale)
+    only = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
+    wanted.chosen(table, asked.protocol, only)  # a mistake is said before bases are trained
     given: dict[str, Any] = {"command": command_line(), "seed": seed, "root": data_root}
     folder = out or default_folder(table, asked.protocol, asked.scale)
     if wanted.bases is None and bases is not None:
@@ -87,7 +89,7 @@ def reproduce(
         folder,
         scale=asked.scale,
         repeats=repeats,
-        rows=None if rows is None else [part.strip() for part in rows.split(",") if part.strip()],
+        rows=only,
         bases=bases,
         budget=budget,
         **given,

@@ -13,7 +13,7 @@ from typing import Any
 from augend.contract import AugendError
 from augend.names import nearest
 from augend.recipes import words
-from augend.recipes.reading import Place, dump, parse, plain, read
+from augend.recipes.reading import Place, dump, parse, plain, read, text_of
 from augend.recipes.schema import RecipeWords, SettingsWords, checked
 
 __all__ = ["Recipe", "Settings", "known", "known_settings", "load", "read_file", "settings"]
@@ -116,15 +116,20 @@ def read_file(path: str | Path) -> dict[str, Recipe]:
 
     A file that holds one recipe gives it the name of the file.
     """
-    file = Path(path)
-    tree = read(file)
+    return dict(_recipes(str(path), text_of(path)))
+
+
+@functools.lru_cache(maxsize=64)  # a study of forty rows asks for its file hundreds of times
+def _recipes(path: str, text: str) -> dict[str, Recipe]:
+    tree = parse(text, path)
     if not isinstance(tree, Mapping) or not tree:
         raise AugendError(f"{path}: found {tree!r}; allowed: the keys of a recipe, or {{NAME: recipe}}")
     if any(key in RecipeWords.model_fields for key in tree) or not all(
         isinstance(one, Mapping) for one in tree.values()
     ):
-        return {file.stem: _recipe(file.stem, tree, str(path), text=file.read_text(encoding="utf-8"))}
-    return {name: _recipe(name, one, str(path), text=dump(one)) for name, one in tree.items()}
+        name = Path(path).stem
+        return {name: _recipe(name, tree, path, text=text)}
+    return {name: _recipe(name, one, path, text=dump(one)) for name, one in tree.items()}
 
 
 def is_file(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from augend.contract import AugendError
 from augend.names import nearest
 
-__all__ = ["AMBIGUOUS", "Place", "dump", "parse", "plain", "read"]
+__all__ = ["AMBIGUOUS", "Place", "dump", "parse", "plain", "read", "text_of"]
 
 # YAML 1.1 readers take these for booleans, so a recipe that used them would mean two things.
 AMBIGUOUS = frozenset({"on", "off", "yes", "no", "y", "n"})
@@ -84,13 +84,17 @@ def parse(text: str, source: str) -> Any:
 
 def read(path: str | Path) -> Any:
     """`parse` of a file."""
+    return parse(text_of(path), str(path))
+
+
+def text_of(path: str | Path) -> str:
+    """The text of a file, or one line that says why it cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise AugendError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise AugendError(f"{path}: cannot be read: {error}") from None
-    return parse(text, str(path))
 
 
 def plain(tree: Any, place: Place) -> Any:

@@ -161,6 +161,7 @@ def check(
     *,
     overrides: Sequence[str] = (),
     params: Mapping[str, Any] | None = None,
+    budget: str | None = None,
 ) -> Plan:
     """Resolve a recipe for imagined data (10,000 pictures whose labels survive everything), to see that it is sound.
 
@@ -169,7 +170,7 @@ def check(
     found = load(recipe)
     missing = {name: name for name, value in compose(found).params.items() if value == "required"}
     used = roles(found, data="digits", overrides=overrides, params={**missing, **(params or {})}, settings=settings)
-    block = load_settings(settings).words
+    fixed = load_settings(settings).words.budget or any("budget" in one.partition("=")[0] for one in overrides)
     return resolve(
         found,
         settings,
@@ -178,7 +179,7 @@ def check(
         data="digits",
         model="figure1",
         split="middle",
-        budget=None if block.budget or any("budget" in one.partition("=")[0] for one in overrides) else "10000step",
+        budget=budget or (None if fixed else "10000step"),
         side=32,
         overrides=overrides,
         params={**missing, **(params or {})},

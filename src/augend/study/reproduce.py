@@ -12,7 +12,6 @@ from typing import Any
 
 from augend.checkpoint import write_json
 from augend.contract import AugendError
-from augend.names import nearest
 from augend.runner.job import load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
@@ -21,7 +20,7 @@ from augend.study.evidence import Evidence, Record, read_json, read_record, read
 from augend.study.reach import reaches
 from augend.study.request import Request, Study
 from augend.study.statistics import Estimate, mean_of
-from augend.study.tables import Claim, Row, Table, load_table, recipe_text
+from augend.study.tables import Claim, load_table, recipe_text
 from augend.study.trials import trial_name
 
 __all__ = ["gather", "open_reproduction", "trained", "verdict"]
@@ -65,7 +64,7 @@ def open_reproduction(
         return open_study(out, {"repeats": repeats, **given}, command)
     table = load_table(name)
     asked = table.asked(name, protocol, scale)
-    chosen = _chosen(table, name, asked.protocol, rows)
+    chosen = table.chosen(name, asked.protocol, rows)
     paper = name.partition("/")[0]
     texts = {row: recipe_text(paper, row) for row in chosen}
     most = asked.repeats if repeats is None else repeats
@@ -109,16 +108,6 @@ def trained(bases: Path, row: str) -> tuple[str, ...]:
             f"augend reproduce {found.raw.get('reproduces', {}).get('table', 'TABLE')} --out {bases}"
         )
     return tuple(str(file.resolve()) for file in files)
-
-
-def _chosen(table: Table, name: str, protocol: str, rows: Sequence[str] | None) -> dict[str, Row]:
-    chosen = table.rows_of(protocol)
-    for row in rows or ():
-        if row not in chosen:
-            raise AugendError(
-                f"{name}: there is no row {row!r}{nearest(row, list(chosen))} (rows: {', '.join(chosen)})"
-            )
-    return {row: spec for row, spec in chosen.items() if rows is None or row in rows}
 
 
 def gather(study: Path) -> dict[str, Any]:

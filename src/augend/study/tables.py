@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -211,6 +211,16 @@ class Table(Words):
     def rows_of(self, protocol: str) -> dict[str, Row]:
         """The rows of one protocol."""
         return {name: row for name, row in self.rows.items() if row.protocols is None or protocol in row.protocols}
+
+    def chosen(self, name: str, protocol: str, rows: Sequence[str] | None) -> dict[str, Row]:
+        """The rows of one protocol, or those of them that were named."""
+        found = self.rows_of(protocol)
+        for row in rows or ():
+            if row not in found:
+                raise AugendError(
+                    f"{name}: there is no row {row!r}{nearest(row, list(found))} (rows: {', '.join(found)})"
+                )
+        return {row: spec for row, spec in found.items() if rows is None or row in rows}
 
 
 def _papers() -> Traversable:
