@@ -73,7 +73,8 @@ def omega() -> EmbeddingAugmenter:
 # ---------------------------------------------------------------------- the same weights as a recipe's phase
 
 
-def test_the_weights_are_those_of_the_recipe_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("standardise", [True, False])
+def test_the_weights_are_those_of_the_recipe_bit_for_bit(standardise: bool, tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         "optimizer: {sgd: {lr: 0.3, momentum: 0.9, weight_decay: 1e-3}}\nschedule: {lr: cosine}\nbatch: 32\npixels: none\n"
@@ -81,7 +82,13 @@ def test_the_weights_are_those_of_the_recipe_bit_for_bit(tmp_path: Path) -> None
     always = "omega.augment={views: {z: none, zg: {hflip: 1.0}}}"
     until = ("base.until=6step", "omega.until=2.3epoch", "head.until=1step")
     how: dict[str, Any] = {"settings": str(settings), "model": "small", "seed": 5, "overrides": (always, *until)}
-    train(tmp_path / "run", "transfer-embed", budget="100step", **how)
+    recipe = "transfer-embed"
+    if not standardise:
+        recipe = str(tmp_path / "transfer-embed.yaml")
+        Path(recipe).write_text(
+            "like: transfer-embed\nnetworks: {omega: {model: {omega: {standardise: false}}, input: source.features}}\n"
+        )
+    train(tmp_path / "run", recipe, budget="100step", **how)
     state = final_state(tmp_path / "run")
     ended = {name.removeprefix("net/omega."): t for name, t in state.items() if name.startswith("net/omega.")}
 
@@ -101,7 +108,7 @@ def test_the_weights_are_those_of_the_recipe_bit_for_bit(tmp_path: Path) -> None
         return torch.cat(parts)
 
     z, zg = embedded(pixels), embedded(pixels.flip(-1))
-    same: dict[str, Any] = {"lr": 0.3, "weight_decay": 1e-3, "epochs": 2.3, "batch": 32, "standardise": False}
+    same: dict[str, Any] = {"lr": 0.3, "weight_decay": 1e-3, "epochs": 2.3, "batch": 32, "standardise": standardise}
     fitted = EmbeddingAugmenter(**same, seed=5).fit(z, zg)
     assert fitted.steps_ == 15  # 2.3 x 200 / 32, rounded up
     found = fitted.network_.state_dict()

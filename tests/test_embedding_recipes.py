@@ -124,6 +124,42 @@ def test_omega_is_scored_on_held_out_pictures_and_noise_is_as_large_as_its_mista
     assert len(said) == 3 and any(f"scores {line['score']:.2f}" in one for one in said)
 
 
+def test_a_monitor_sees_omega_as_it_will_be_and_leaves_no_trace(how: dict[str, Any], tmp_path: Path) -> None:
+    """Between the steps omega stands in standardised embeddings; who looks sees it in those of the network."""
+    look = (
+        "monitor={every: 30step, batch: 40, augment: {views: {z: none, zg: {hflip: {p: 1}}}}, "
+        "objective: {match: {of: omega@z, to: source.features@zg}}}"
+    )
+    train(tmp_path / "with", "transfer-embed", **{**how, "overrides": (*how["overrides"], look)})
+    train(tmp_path / "without", "transfer-embed", **how)
+    seen = {line["global_step"]: line["match"] for line in lines(tmp_path / "with", "monitor")}
+    (scored,) = lines(tmp_path / "with", "augmenter")
+    assert list(seen) == [0, 30, 60] and scored["global_step"] == 60
+    assert seen[60] == pytest.approx(scored["squared"], rel=1e-4) and seen[30] > seen[60]
+    ours, theirs = final_state(tmp_path / "with"), final_state(tmp_path / "without")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], t) for name, t in theirs.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("set: {omega.augment: {views: {z: none, zg: {rotate: 15}}}}", "frozen and cached; write cache: {views: 4}"),
+        ("set: {omega.cache: false}", "frozen and cached"),
+        (
+            "set: {omega.objective: {match: {of: omega@z, to: source.features@zg}, cross-entropy: {of: net@z}}, "
+            "omega.train: [omega, net], omega.data: main}",
+            "network 'net' takes as they come",
+        ),
+    ],
+)
+def test_what_cannot_be_standardised_is_one_line(words: str, said: str, how: dict[str, Any], tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"like: transfer-embed\n{words}\n")
+    with pytest.raises(AugendError, match=said) as raised:
+        train(tmp_path / "run", str(recipe), **how)
+    assert "standardise: false" in str(raised.value) and "\n" not in str(raised.value)
+
+
 def test_ridge_in_a_recipe_is_the_component(how: dict[str, Any], tmp_path: Path) -> None:
     train(tmp_path / "ridge", "transfer-ridge", **how)
     z, zg = pairs(tmp_path / "ridge", how, "transfer-ridge", "train")

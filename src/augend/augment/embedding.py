@@ -20,7 +20,7 @@ from augend.models import build
 from augend.models.stages import Stages
 from augend.randomness import Draws, stream_key
 
-__all__ = ["EmbeddingAugmenter"]
+__all__ = ["EmbeddingAugmenter", "work_into"]
 
 SCHEMA = 1
 KEY = "augend-embedding"  # of the description in a file's metadata; that of a trained model is "augend"
@@ -35,9 +35,9 @@ class EmbeddingAugmenter(PairAugmenter):
     picture's pass through the backbone. An Omega stands for one augmentation, always applied: let `Z_aug` embed pictures
     that were all flipped, not half of them, or it learns the mean of both.
 
-    With ``standardise=False`` the weights equal those of a recipe's phase that is called `name` and trains a network called
-    `name`, bit for bit: same embeddings, seed, batch and settings (sgd, cosine without warm-up, ``match``), one thread count,
-    one torch build. Order, initial weights and rate are functions of (seed, name, step) in both.
+    The weights equal those of a recipe's phase that is called `name` and trains a network called `name`, bit for bit: same
+    embeddings, seed, batch and settings (sgd, cosine without warm-up, ``match``), one thread count, one torch build. Order,
+    initial weights and rate are functions of (seed, name, step) in both.
 
     Args:
         hidden: width of the hidden layer as a multiple of d.
@@ -110,8 +110,7 @@ class EmbeddingAugmenter(PairAugmenter):
     def _learn(self, z: Tensor, zg: Tensor) -> None:
         scales = Scales(z, zg) if self.standardise else None
         if scales is not None:
-            z = (z - scales.mean.float()) * scales.inverse.float()
-            zg = (zg - scales.target.float()) / scales.size.float()
+            z, zg = scales.entering(z), scales.leaving(zg)
         network = self._network(z.shape[1]).to(z.device).train()
         steps = max(1, math.ceil(Fraction(str(self.epochs)) * len(z) / self.batch))
         optimizer = torch.optim.SGD(
@@ -128,7 +127,7 @@ class EmbeddingAugmenter(PairAugmenter):
                 optimizer.step()
                 optimizer.zero_grad()
         if scales is not None:
-            _work_into(network, scales)
+            work_into(network, scales)
         if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
             raise AugendError(
                 f"{self._at('fit')}: training diverged at lr={self.lr:g}; lower it, or leave standardise on"
@@ -220,9 +219,9 @@ def _batches(size: int, rows: int, steps: int, order: Draws) -> Iterator[Tensor]
         left = left[rows:]
 
 
-def _work_into(network: Stages, scales: Scales) -> None:
-    """Let a network of standardised embeddings take embeddings as they come, and give them so."""
-    up, down = (network.get_submodule(f"model.{stage}") for stage in ("up", "down"))
+def work_into(network: Stages, scales: Scales) -> None:
+    """Let an Omega of standardised embeddings take embeddings as they come, and give them so."""
+    up, down = (network.get_submodule(f"model.{stage}") for stage in (network.names[0], network.names[-1]))
     assert isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
     with torch.no_grad():
         weight = up.weight.double() * scales.inverse

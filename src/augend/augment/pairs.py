@@ -168,6 +168,14 @@ class Scales:
         size = square.mean().sqrt()
         self.size = torch.where(size > 0, size, 1.0)
 
+    def entering(self, z: Tensor) -> Tensor:
+        """Embeddings with entries of mean 0 and deviation 1, float32."""
+        return (z - self.mean.float()) * self.inverse.float()
+
+    def leaving(self, zg: Tensor) -> Tensor:
+        """Targets that are centred and divided by one number, float32."""
+        return (zg - self.target.float()) / self.size.float()
+
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same rows of each, a block after the other, so that float64 copies stay small."""

@@ -196,20 +196,23 @@ def mlp(widths: Sequence[int] = (256,), dropout: float = 0.0, *, shape: tuple[in
 class Omega(nn.Sequential):
     """An augmentation of embeddings ``(rows, d)`` -> ``(rows, d)``: linear, ReLU, linear; or one linear layer."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, standardise: bool) -> None:
         layers = OrderedDict[str, nn.Module](up=nn.Linear(width, hidden or width))
         if hidden:
             layers |= {"relu": nn.ReLU(), "down": nn.Linear(hidden, width)}
         super().__init__(layers)
+        self.standardise = standardise
 
 
-def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Stages:
+def omega(hidden: float = 2, standardise: bool = True, *, shape: tuple[int, ...], classes: int = 0) -> Stages:
     """Omega of the embedding paper (section III): d -> hidden x d -> ReLU -> d, learned to do to an embedding what a pixel
     augmentation does to its picture. Stages: up, relu, down; the result is the augmented embedding.
 
     Args:
         hidden: width of the hidden layer as a multiple of d; 0 for a linear map alone, the stage up, which
             ``fit: ridge`` solves for.
+        standardise: a phase whose objective is to match its input under another view trains it on standardised pairs, as
+            `augend.EmbeddingAugmenter` does, and works the scales into its weights at its end; such pairs are cached.
         shape: ``(d,)`` of the embedding.
         classes: not used.
     """
@@ -222,4 +225,4 @@ def omega(hidden: float = 2, *, shape: tuple[int, ...], classes: int = 0) -> Sta
         raise AugendError(
             f"model 'omega': hidden {hidden} times {shape[0]} is no width; give a multiple such as 2, or 0"
         )
-    return as_stages(Omega(shape[0], width), classifier=False)
+    return as_stages(Omega(shape[0], width, standardise), classifier=False)

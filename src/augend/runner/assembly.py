@@ -19,6 +19,7 @@ from augend.augment import build as build_augment
 from augend.augment.chain import Chain
 from augend.augment.mix import places, soft_targets, with_partners
 from augend.augment.network import Apply
+from augend.augment.pairs import Scales
 from augend.contract import AugendError, Batch, Component, Order, Picks
 from augend.data.pictures import Pictures, Split
 from augend.data.rows import centred
@@ -154,6 +155,7 @@ class Scene:
         default_factory=dict
     )  # network -> tensor -> view -> bank
     bank_views: dict[str, int] = field(default_factory=dict)  # view -> M, when a bank of M draws serves it
+    scales: dict[str, Scales] = field(default_factory=dict)  # network -> what its pairs were standardised by
     channels_last: bool = False
     lap: Callable[[str], None] = field(default=lambda part: None)  # the ledger's clock
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from augend.address import Address
 from augend.augment.colour import Noise
+from augend.augment.embedding import work_into
+from augend.augment.pairs import Scales
+from augend.contract import AugendError
 from augend.recipes.terms import augmenting
 from augend.runner.assembly import Scene
 from augend.stages.networks import Networks
+from augend.stages.shelf import Placed
 
 if TYPE_CHECKING:
     from augend.runner.keeper import Keeper
 
-__all__ = ["bind_residuals", "score_augmenters"]
+__all__ = ["bind_residuals", "score_augmenters", "standardise", "standardising", "work_in", "worked_in"]
 
 
 def bind_residuals(scene: Scene, scored: Mapping[str, Any]) -> None:
@@ -28,6 +34,88 @@ def bind_residuals(scene: Scene, scored: Mapping[str, Any]) -> None:
     for op in (op for chain in chains for op in chain.ops):
         if isinstance(op, Noise) and op.residual_of in scored:
             op.sigma = math.sqrt(scored[op.residual_of]["squared"])
+
+
+def standardising(scene: Scene) -> list[tuple[Address, Address]]:
+    """(of, to) of the networks that a phase teaches by steps to augment, and that want standardised pairs."""
+    networks = scene.phase.networks
+    pairs = augmenting(scene.spec, networks.inputs) if scene.spec.fit is None else []
+    return [
+        (of, to)
+        for of, to in pairs
+        if getattr(networks.stages(of.network).get_submodule("model"), "standardise", False)
+    ]
+
+
+def standardise(scene: Scene) -> None:
+    """Standardise what such networks learn from, in the caches of this phase alone, by the scales of all its pairs."""
+    pairs = standardising(scene)
+    raw: dict[tuple[str, str, str], Tensor] = {}
+    roles: dict[tuple[str, str, str], str] = {}  # "" of what enters, or the network that a target is of
+    for of, to in pairs:
+        banks = scene.banks.get(to.network, {}).get(to.tensor, {})
+        for view, role in ((str(of.view), ""), (str(to.view), of.network)):
+            if view not in banks:
+                raise _unstandardised(scene, of.network, "have to be frozen and cached; write cache: {views: 4} there")
+            key, bank = (to.network, to.tensor, view), banks[view]
+            raw[key] = bank.resident(scene.pictures.labels.device) if isinstance(bank, Placed) else bank
+            if roles.setdefault(key, role) != role:
+                raise _unstandardised(
+                    scene, of.network, f"are another's in view {view!r}; give it a phase or a view of its own"
+                )
+    for reader, address in _read(scene, pairs):
+        if (address.network, address.tensor, str(address.view)) in roles:
+            raise _unstandardised(
+                scene, pairs[0][0].network, f"{reader} takes as they come; give it a phase of its own"
+            )
+    for of, to in pairs:
+        entering, leaving = ((to.network, to.tensor, str(view)) for view in (of.view, to.view))
+        scales = scene.scales[of.network] = Scales(raw[entering], raw[leaving])
+        banks = scene.banks[to.network][to.tensor]
+        banks[str(of.view)], banks[str(to.view)] = scales.entering(raw[entering]), scales.leaving(raw[leaving])
+
+
+def _read(scene: Scene, pairs: list[tuple[Address, Address]]) -> Iterator[tuple[str, Address]]:
+    """Who beside the pairs reads which tensors in a phase: terms, and networks that start from another's."""
+    for term in scene.spec.terms:
+        to = term.to or (None,) * len(term.of)
+        for pair in zip(term.of, to, strict=True) if len(to) == len(term.of) else ():
+            if pair not in pairs:
+                yield from ((f"the term {term.name!r}", address) for address in pair if address is not None)
+    taught = {of.network for of, _ in pairs}
+    for route in scene.phase.routes:
+        taken = scene.phase.networks.inputs[route.name]
+        if taken is not None and route.name not in taught:
+            yield from ((f"network {route.name!r}", taken.at(view)) for view in route.views)
+
+
+def _unstandardised(scene: Scene, network: str, why: str) -> AugendError:
+    return AugendError(
+        f"phase {scene.spec.name!r}: network {network!r} learns from standardised embeddings, which {why}, or say "
+        f"networks: {{{network}: {{model: {{omega: {{standardise: false}}}}}}}}"
+    )
+
+
+def work_in(scene: Scene) -> None:
+    """At the end of a phase: networks that learned from standardised pairs take embeddings as they come from now on."""
+    for name, scales in scene.scales.items():
+        work_into(scene.phase.networks.stages(name), scales)
+    scene.scales.clear()
+
+
+@contextlib.contextmanager
+def worked_in(scene: Scene | None) -> Iterator[None]:
+    """Such networks as they will be, for somebody who looks at them in the middle of a phase; afterwards as they were."""
+    held = {} if scene is None else {name: scene.phase.networks.stages(name) for name in scene.scales}
+    before = {name: {key: t.clone() for key, t in network.state_dict().items()} for name, network in held.items()}
+    for name, network in held.items():
+        assert scene is not None
+        work_into(network, scene.scales[name])
+    try:
+        yield
+    finally:
+        for name, network in held.items():
+            network.load_state_dict(before[name])
 
 
 def score_augmenters(scene: Scene, keeper: Keeper) -> None:

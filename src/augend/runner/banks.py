@@ -13,6 +13,7 @@ from augend.address import Address
 from augend.contract import AugendError
 from augend.cost import Ledger
 from augend.runner.assembly import Scene
+from augend.runner.augmenters import standardising
 from augend.runner.lending import CACHE_BYTES, ROW_BYTES, Lending
 from augend.runner.outputs import Route
 from augend.stages.bank import fill
@@ -42,7 +43,7 @@ def worth_caching(scene: Scene, steps: int, limit_bytes: int = CACHE_BYTES, disk
     spec = scene.spec
     if spec.cache is False:
         return []
-    insisted = spec.cache is not True and spec.cache != "auto"
+    insisted = spec.cache is not True and (spec.cache != "auto" or bool(standardising(scene)))
     candidates = [
         route
         for route in scene.phase.routes
@@ -52,10 +53,10 @@ def worth_caching(scene: Scene, steps: int, limit_bytes: int = CACHE_BYTES, disk
     if spec.cache is True and (infinite or not candidates):
         why = f"view {infinite[0]!r} has infinitely many outcomes" if infinite else "nothing is frozen"
         raise AugendError(f"phase {spec.name!r}: cache is true, but {why}; use cache: {{views: 8}} or auto")
+    if spec.cache == "auto" and infinite:
+        return []
     if insisted or spec.cache is True:
         return candidates
-    if infinite:
-        return []
     found = []
     for route in candidates:
         variants = sum(scene.chains[view].variants or 1 for view in route.views)

@@ -1,4 +1,5 @@
-"""The validation curve of a run: how many points it has and on how many pictures, fixed by the plan, never by the clock.
+"""The validation curve of a run: how many points it has and on how many pictures, fixed by the plan, never by the clock; and
+when what is watched has stopped getting better.
 
 Looking at a picture costs a third of a training step's row, so points on three tenths as many pictures as there are training
 rows take about a tenth of the training's cost.
@@ -6,9 +7,11 @@ rows take about a tenth of the training's cost.
 
 from __future__ import annotations
 
+from typing import Any
+
 from augend.recipes.plan import Plan
 
-__all__ = ["PICTURES", "POINTS", "points"]
+__all__ = ["PICTURES", "POINTS", "no_better", "points"]
 
 POINTS, LEAST = 40, 8
 PICTURES = 2500  # of a point; phase ends and kept bests use all
@@ -25,3 +28,13 @@ def points(plan: Plan, valid: int) -> int:
     """
     rows = sum((phase.steps or 0) * phase.rows for phase in plan.phases)
     return min(POINTS, max(LEAST, int(SHARE * rows / max(1, min(valid, PICTURES)))))
+
+
+def no_better(state: dict[str, Any], value: float, watch: str, delta: float) -> int:
+    """Count epochs without a new best; returns how many in a row."""
+    score = -value if watch == "train/loss" else value
+    if state["best"] is None or score > state["best"] + delta:
+        state["best"], state["bad"] = score, 0
+    else:
+        state["bad"] += 1
+    return int(state["bad"])

@@ -102,6 +102,7 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     method: Logistic | RidgeAugmenter = lookup("fit", spec.fit.word)(**spec.fit.options)
     keeper.networks.eval()
     keeper.enter()
+    keeper.first_look()
     if isinstance(method, Logistic):
         features, about = _fit_classes(method, scene, keeper, layer.out_features)
     else:

@@ -27,6 +27,7 @@ from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.schedules import OnPlateau
 from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, slices_of
+from augend.runner.augmenters import worked_in
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.monitor import Monitor
@@ -194,8 +195,12 @@ class Keeper:
         self.ledger.phase(self.spec.name)
         if self.at.global_step == 0 and self.at.metrics == 0:
             self.ledger.spend("decoding", sum(len(s.train) * s.decoding for s in self.splits.values()))
-            self._look()
         self.listen("phase", {**self._where(), "steps": self.spec.steps, "plan": self.spec, "total": self.total})
+
+    def first_look(self) -> None:
+        """What the monitor sees before the first step, once a run."""
+        if self.at.global_step == 0 and self.at.metrics == 0:
+            self._look()
 
     def fitted(self, values: Mapping[str, Any]) -> None:
         """Write the line of a closed form and evaluate it. Averages were of other weights, so they end here."""
@@ -283,7 +288,8 @@ class Keeper:
         if self.monitor is None:
             return
         self.ledger.lap("step")
-        line = {"kind": "monitor", **self._where(), **self.monitor.look()}
+        with worked_in(self.scene):
+            line = {"kind": "monitor", **self._where(), **self.monitor.look()}
         self.networks.only(list(self.spec.train))
         self.folder.line(line)
         self.listen("monitor", line)
@@ -348,7 +354,7 @@ class Keeper:
         if plateau is None:
             return False
         state = self.at.watch.setdefault("plateau", {"best": None, "bad": 0})
-        return _no_better(state, watched[plateau.watch], plateau.watch, plateau.min_delta) > plateau.patience
+        return curve.no_better(state, watched[plateau.watch], plateau.watch, plateau.min_delta) > plateau.patience
 
     def _lower_rate(self, watched: Mapping[str, float]) -> None:
         plateau = OnPlateau(self.spec.schedule, float(self.spec.optimizer.options["lr"]))
@@ -434,16 +440,6 @@ class Keeper:
     def stopping(self) -> bool:
         """Whether a signal asked the run to stop (looked at between the chunks of a cache, too)."""
         return self._asked() is not None
-
-
-def _no_better(state: dict[str, Any], value: float, watch: str, delta: float) -> int:
-    """Count epochs without a new best; returns how many in a row."""
-    score = -value if watch == "train/loss" else value
-    if state["best"] is None or score > state["best"] + delta:
-        state["best"], state["bad"] = score, 0
-    else:
-        state["bad"] += 1
-    return int(state["bad"])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from augend.randomness import Draws, seed_default_generators
 from augend.recipes.plan import Plan
 from augend.recipes.schedules import rate
 from augend.runner.assembly import Scene, missing_gradients, stage, trains
-from augend.runner.augmenters import bind_residuals, score_augmenters
+from augend.runner.augmenters import bind_residuals, score_augmenters, standardise, work_in
 from augend.runner.banks import fill_banks, worth_caching
 from augend.runner.charge import StepCost, filling_flops, step_cost
 from augend.runner.fitting import fit_phase
@@ -66,6 +66,8 @@ def run(
             scene.phase.hear_rows = "loss" in scene.order.hears
             optimizer = keeper.equip(scene)
             _cache(scene, keeper, spec.steps)
+            standardise(scene)
+            keeper.first_look()
             forward = _wrapped(scene, fabric)
             backward = fabric.backward if fabric.world_size > 1 else torch.Tensor.backward
             cost: StepCost | None = None
@@ -105,6 +107,7 @@ def run(
                 )
                 if keeper.after(terms):
                     break
+            work_in(scene)
             score_augmenters(scene, keeper)
             keeper.finish()
         keeper.end()

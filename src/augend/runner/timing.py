@@ -19,6 +19,7 @@ from augend.evaluate.predict import logits
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, stage
+from augend.runner.augmenters import standardising
 from augend.runner.banks import drawn_views, worth_caching
 from augend.runner.fitting import Embedder
 from augend.runner.hardware import Hardware
@@ -158,7 +159,12 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     fill = sum(_filled(scene, route, hardware) for route in chosen)
     asked = min(_rows(scene, route) / (spec.rows * len(route.views)) for route in chosen)
     _pretend(scene, chosen, hardware)
-    return PhaseTime(plain, _median(stepper(scene, hardware)), fill, int(asked) if spec.cache == "auto" else 0)
+    return PhaseTime(
+        plain,
+        _median(stepper(scene, hardware)),
+        fill,
+        int(asked) if spec.cache == "auto" and not standardising(scene) else 0,
+    )
 
 
 def _median(step: Callable[[], object]) -> float:
