@@ -14,6 +14,7 @@ from torch import Tensor
 from augend import AugendError, Draws, EmbeddingAugmenter, RidgeAugmenter
 from augend.address import Address
 from augend.augment.colour import Noise
+from augend.checkpoint import digest_of
 from augend.pixels import to_float
 from augend.recipes import resolve
 from augend.recipes.plan import Plan
@@ -124,6 +125,32 @@ def test_omega_is_scored_on_held_out_pictures_and_noise_is_as_large_as_its_mista
     assert len(said) == 3 and any(f"scores {line['score']:.2f}" in one for one in said)
 
 
+def test_a_run_leaves_its_omega_for_others(how: dict[str, Any], tmp_path: Path) -> None:
+    """As a file of the component, and of a recipe that learns none: the same head, bit for bit, without omega's phase."""
+    train(tmp_path / "run", "transfer-embed", **how)
+    file = tmp_path / "run" / "omega.safetensors"
+    z, zg = pairs(tmp_path / "run", how, "transfer-embed", "valid")
+    (scored,) = lines(tmp_path / "run", "augmenter")
+    omega = EmbeddingAugmenter.load(file)
+    assert omega.score(z, zg) == pytest.approx(scored["score"], abs=1e-5)
+    assert omega.augmentation_ is not None and "hflip" in omega.augmentation_ and omega.steps_ == 40
+    state = final_state(tmp_path / "run")
+    name = "net/source.model."
+    backbone = {key.removeprefix(name): t for key, t in state.items() if key.startswith(name)}
+    assert omega.backbone_ == digest_of(backbone)
+    with pytest.raises(AugendError, match="learned on a backbone with the digest"):
+        EmbeddingAugmenter.load(file, backbone=digest_of({}))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "like: transfer-embed\ndrop: [omega]\n"
+        f"networks: {{omega: {{model: omega, input: source.features, weights: {file}}}}}\n"
+    )
+    until = ("base.until=20step", "head.until=20step")
+    train(tmp_path / "other", str(recipe), **{**how, "overrides": until})
+    ours, theirs = head(tmp_path / "run"), head(tmp_path / "other")
+    assert all(torch.equal(ours[key], t) for key, t in theirs.items())
+
+
 def test_a_monitor_sees_omega_as_it_will_be_and_leaves_no_trace(how: dict[str, Any], tmp_path: Path) -> None:
     """Between the steps omega stands in standardised embeddings; who looks sees it in those of the network."""
     look = (
@@ -172,6 +199,8 @@ def test_ridge_in_a_recipe_is_the_component(how: dict[str, Any], tmp_path: Path)
     assert line["loss"] == pytest.approx(ridge.loss_, rel=1e-3)
     assert ridge.loss_ == pytest.approx(float((ridge.transform(z) - zg).double().square().mean()), rel=1e-3)
     (scored,) = lines(tmp_path / "ridge", "augmenter")
+    left = EmbeddingAugmenter.load(tmp_path / "ridge" / "omega.safetensors")
+    torch.testing.assert_close(left.transform(z), ridge.transform(z), rtol=1e-3, atol=1e-3)
     assert scored["score"] == pytest.approx(
         ridge.score(*pairs(tmp_path / "ridge", how, "transfer-ridge", "valid")), abs=1e-3
     )

@@ -196,12 +196,13 @@ def mlp(widths: Sequence[int] = (256,), dropout: float = 0.0, *, shape: tuple[in
 class Omega(nn.Sequential):
     """An augmentation of embeddings ``(rows, d)`` -> ``(rows, d)``: linear, ReLU, linear; or one linear layer."""
 
-    def __init__(self, width: int, hidden: int, standardise: bool) -> None:
-        layers = OrderedDict[str, nn.Module](up=nn.Linear(width, hidden or width))
-        if hidden:
-            layers |= {"relu": nn.ReLU(), "down": nn.Linear(hidden, width)}
+    def __init__(self, width: int, hidden: float, standardise: bool) -> None:
+        inside = round(hidden * width)
+        layers = OrderedDict[str, nn.Module](up=nn.Linear(width, inside or width))
+        if inside:
+            layers |= {"relu": nn.ReLU(), "down": nn.Linear(inside, width)}
         super().__init__(layers)
-        self.standardise = standardise
+        self.width, self.hidden, self.standardise = width, hidden, standardise
 
 
 def omega(hidden: float = 2, standardise: bool = True, *, shape: tuple[int, ...], classes: int = 0) -> Stages:
@@ -220,9 +221,8 @@ def omega(hidden: float = 2, standardise: bool = True, *, shape: tuple[int, ...]
         raise AugendError(
             f"model 'omega' takes embeddings (d,), not inputs of shape {tuple(shape)}; wire it to `features`"
         )
-    width = round(hidden * shape[0])
-    if width < 1 and hidden:
+    if round(hidden * shape[0]) < 1 and hidden:
         raise AugendError(
             f"model 'omega': hidden {hidden} times {shape[0]} is no width; give a multiple such as 2, or 0"
         )
-    return as_stages(Omega(shape[0], width, standardise), classifier=False)
+    return as_stages(Omega(shape[0], hidden, standardise), classifier=False)

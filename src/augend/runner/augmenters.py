@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from augend.address import Address
 from augend.augment.colour import Noise
-from augend.augment.embedding import work_into
+from augend.augment.embedding import EmbeddingAugmenter, work_into
 from augend.augment.pairs import Scales
 from augend.contract import AugendError
+from augend.models.small import Omega
 from augend.recipes.terms import augmenting
 from augend.runner.assembly import Scene
 from augend.stages.networks import Networks
@@ -123,7 +124,7 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
 
     Every view is drawn once a picture. Kept are ``score`` (1 minus the normalised error, see `EmbeddingAugmenter.score`; None
     where nothing moved), ``cosine``, and mean squares of an entry: ``squared`` of what is wrong, ``moved`` of what the
-    augmentation does. Charged as evaluation.
+    augmentation does. Charged as evaluation. The network is left as ``NAME.safetensors`` in the run's folder.
     """
     found = augmenting(scene.spec, keeper.networks.inputs)
     pictures = keeper.splits[scene.spec.data].valid
@@ -141,9 +142,27 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
         line = {"kind": "augmenter", **where, "network": of.network, **values}
         if keeper.fabric.is_global_zero:
             keeper.folder.line(line)
+            _left(scene, keeper, of, to)
         keeper.listen("augmenter", line)
     keeper.networks.only(list(scene.spec.train))
     keeper.ledger.lap("evaluation")
+
+
+def _left(scene: Scene, keeper: Keeper, of: Address, to: Address) -> None:
+    """Leave what a phase taught as a file that `EmbeddingAugmenter.load` and other recipes read, without its pictures."""
+    network, backbone = keeper.networks.stages(of.network), keeper.networks.stages(to.network)
+    model = network.get_submodule("model")
+    if not isinstance(model, Omega):
+        return
+    made = EmbeddingAugmenter(
+        model.hidden, batch=scene.spec.rows, standardise=model.standardise, seed=keeper.seed, name=of.network
+    )
+    made.network_, made.n_features_in_, made.steps_ = network, model.width, keeper.at.step
+    made.save(
+        keeper.folder.path / f"{of.network}.safetensors",
+        augmentation=scene.chains[str(to.view)].describe(),
+        backbone=backbone.get_submodule("model") if hasattr(backbone, "model") else backbone,
+    )
 
 
 def _score(scene: Scene, of: Address, to: Address, keeper: Keeper) -> dict[str, Any]:
