@@ -14,7 +14,8 @@ import augend.names as names
 from augend.address import Slice
 from augend.contract import AugendError, Component
 from augend.models import as_stages, build, default_split
-from augend.models.resnet import preresnet, resnet, resnet18_cifar
+from augend.models.mobilenet import mobilenetv2_cifar
+from augend.models.resnet import preresnet, resnet, resnet18_cifar, wide_resnet
 from augend.models.small import figure1, figure1_wide, mlp
 from augend.models.stages import Chain, Stages
 
@@ -36,6 +37,14 @@ def test_parameters_as_printed_or_well_known() -> None:
     wide = figure1_wide(shape=grey, classes=10)
     assert wide.embed[0].in_features == 2560 and wide.embed[2].out_features == 256
     assert count(resnet(32, shape=colour, classes=100)) == 472_756
+    assert count(mobilenetv2_cifar(shape=colour, classes=10)) == 2_296_922
+    assert count(mobilenetv2_cifar(shape=colour, classes=100)) == 2_412_212
+    with torch.device("meta"):
+        assert count(wide_resnet(28, 10, shape=colour, classes=10)) == 36_479_194
+        assert count(wide_resnet(28, 10, shape=colour, classes=100)) == 36_536_884
+    assert count(wide_resnet(40, 4, shape=colour, classes=100)) == 8_972_340
+    assert count(preresnet(20, shape=colour, classes=10)) == 272_282
+    assert count(preresnet(56, shape=colour, classes=10)) == 590_426
     assert count(resnet18_cifar(shape=colour, classes=10)) == 11_173_962
     assert count(resnet18_cifar(shape=colour, classes=100)) == 11_220_132
     assert count(mlp([1024, 128], shape=(512,), classes=10)) == 512 * 1024 + 1024 + 1024 * 128 + 128 + 128 * 10 + 10
@@ -48,6 +57,38 @@ def test_preresnet_has_as_many_weighted_layers_as_its_depth_says() -> None:
         assert len(main) == depth
     scaled = preresnet(20, gamma=0.5, shape=(3, 32, 32), classes=10)
     assert all(m.weight.eq(0.5).all() for m in scaled.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_wide_blocks_by_hand() -> None:
+    """A projected shortcut takes what the first norm and ReLU give; any other takes what enters."""
+    model = wide_resnet(10, 2, shape=(3, 8, 8), classes=4).eval()
+    for stage, x in (("layer1", torch.randn(2, 16, 8, 8)), ("layer2", torch.randn(2, 32, 8, 8))):
+        (block,) = model.get_submodule(stage)
+        first = block.norms[0](x).relu()
+        y = block.convs[1](block.norms[1](block.convs[0](first)).relu())
+        torch.testing.assert_close(block(x), y + block.shortcut(first))
+    inner = wide_resnet(16, 1, shape=(3, 8, 8), classes=4).eval().layer1[1]
+    x = torch.randn(2, 16, 8, 8)
+    y = inner.convs[1](inner.norms[1](inner.convs[0](inner.norms[0](x).relu())).relu())
+    torch.testing.assert_close(inner(x), x + y)
+
+
+def test_mobilenet_keeps_the_size_where_the_authors_code_does() -> None:
+    model = mobilenetv2_cifar(shape=(3, 32, 32), classes=10).eval()
+    x, sides = torch.rand(1, 3, 32, 32), []
+    for name, stage in model.named_children():
+        x = stage(x)
+        sides.append((name, x.shape[-1]) if x.ndim == 4 else (name, None))
+    halved = {"block3": 16, "block4": 8, "block6": 4}
+    side = 32
+    for name, found in sides[:9]:
+        side = halved.get(name, side)
+        assert found == side, name
+    assert sides[-2:] == [("pool", None), ("classify", None)] and x.shape == (1, 10)
+    projected = [
+        m.shortcut is not None and len(list(m.shortcut.children())) == 2 for m in model.modules() if hasattr(m, "convs")
+    ]
+    assert sum(projected) == 4  # 32 to 16, 16 to 24, 64 to 96, 160 to 320: where only the width changes
 
 
 def test_figure1_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Residual networks for pictures of 32 pixels: the 6n + 2 family, its pre-activation form, and ResNet-18."""
+"""Residual networks for pictures of 32 pixels: the 6n + 2 family, its pre-activation and wide forms, and ResNet-18."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from augend.contract import AugendError
 from augend.models.small import classifier, pictures, pooling
 
-__all__ = ["preresnet", "resnet", "resnet18_cifar"]
+__all__ = ["preresnet", "resnet", "resnet18_cifar", "wide_resnet"]
 
 
 def _conv3(before: int, width: int, stride: int = 1) -> nn.Conv2d:
@@ -48,9 +48,13 @@ class PreActivation(nn.Module):
 
     Args:
         bottleneck: 1x1, 3x3, 1x1 convolutions, the last four times as wide, instead of two 3x3.
+        dropout: probability, in training, before the last convolution.
+        shared: a projected shortcut takes what the first batch norm and ReLU give, instead of what enters the block.
     """
 
-    def __init__(self, before: int, width: int, stride: int, bottleneck: bool) -> None:
+    def __init__(
+        self, before: int, width: int, stride: int, bottleneck: bool, dropout: float = 0.0, shared: bool = False
+    ) -> None:
         super().__init__()
         after = 4 * width if bottleneck else width
         convs = (
@@ -63,21 +67,24 @@ class PreActivation(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         projected = stride != 1 or before != after
         self.shortcut = _conv1(before, after, stride) if projected else nn.Identity()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.shared = shared and projected
 
     def forward(self, x: Tensor) -> Tensor:
         """``(rows, before, H, W)`` -> ``(rows, after, H / stride, W / stride)``."""
-        y = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            y = conv(self.relu(norm(y)))
-        out: Tensor = y + self.shortcut(x)
+        y = first = self.relu(self.norms[0](x))
+        for number, conv in enumerate(self.convs):
+            y = y if number == 0 else self.relu(self.norms[number](y))
+            y = conv(self.dropout(y) if number == len(self.convs) - 1 else y)
+        out: Tensor = y + self.shortcut(first if self.shared else x)
         return out
 
 
-def _depth(word: str, depth: int, convs: int) -> int:
-    blocks, rest = divmod(depth - 2, 3 * convs)
+def _depth(word: str, depth: int, convs: int, others: int = 2) -> int:
+    blocks, rest = divmod(depth - others, 3 * convs)
     if rest or blocks < 1:
-        near = [str(3 * convs * n + 2) for n in (max(1, blocks), max(1, blocks) + 1)]
-        raise AugendError(f"model {word!r}: depth {depth} is not {3 * convs}n + 2; choose {' or '.join(near)}")
+        near = [str(3 * convs * n + others) for n in (max(1, blocks), max(1, blocks) + 1)]
+        raise AugendError(f"model {word!r}: depth {depth} is not {3 * convs}n + {others}; choose {' or '.join(near)}")
     return blocks
 
 
@@ -151,6 +158,38 @@ def preresnet(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, gamma)
+    return model
+
+
+def wide_resnet(
+    depth: int = 28, widen: int = 10, dropout: float = 0.0, *, shape: tuple[int, ...], classes: int
+) -> nn.Sequential:
+    """Wide residual network (Zagoruyko and Komodakis 2016), WRN-depth-widen: pre-activation blocks of two 3x3 convolutions,
+    widths 16, then 16-32-64 times `widen`. 36,536,884 parameters for 28, 10 and 100 classes; 8,972,340 for 40, 4.
+    Stages: stem, layer1, layer2, layer3, pool, classify.
+
+    Args:
+        depth: 6n + 4: 16, 22, 28, 40 …
+        dropout: between the convolutions of a block.
+    """
+    channels, _, _ = pictures("wide-resnet", shape)
+    n = _depth("wide-resnet", depth, 2, 4)
+    stages: list[tuple[str, nn.Module]] = [("stem", _conv3(channels, 16))]
+    before = 16
+    for number, width in enumerate((16 * widen, 32 * widen, 64 * widen), 1):
+        layer = _layer(
+            lambda a, b, stride: PreActivation(a, b, stride, False, dropout, shared=True),
+            before,
+            width,
+            width,
+            n,
+            min(number, 2),
+        )
+        stages.append((f"layer{number}", layer))
+        before = width
+    end = nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(before), relu=nn.ReLU(inplace=True), pool=pooling()))
+    model = nn.Sequential(OrderedDict([*stages, ("pool", end), ("classify", classifier(before, classes))]))
+    _he(model)
     return model
 
 
