@@ -162,7 +162,7 @@ def _equation8(found: dict[str, Any]) -> str:
     return (
         "\n".join(lines)
         + "\n\nHow many times as much augmenting pictures cost as augmenting embeddings. Measured: the head's "
-        f"phase of `{said['pictures']}` over that of `{said['embeddings']}` (half of its rows pass Ω; in Equation 8 all do). "
+        f"phase of `{said['pictures']}` over that of `{said['embeddings']}`. "
         "Seconds are of trials that ran side by side; on a quiet machine: `bench/omega.py`.\n\n" + "\n".join(rows)
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,12 +15,36 @@ from augend.contract import AugendError
 from augend.cost import Ledger
 from augend.runner.assembly import Scene
 from augend.runner.augmenters import standardising
-from augend.runner.lending import CACHE_BYTES, ROW_BYTES, Lending
+from augend.runner.lending import CACHE_BYTES, MOST_BYTES, Lending, vectors
 from augend.runner.outputs import Route
 from augend.stages.bank import fill
 from augend.stages.shelf import Placed
 
-__all__ = ["drawn_views", "fill_bank", "fill_banks", "worth_caching"]
+__all__ = ["Filling", "drawn_views", "fill_bank", "fill_banks", "worth_caching"]
+
+
+@dataclass
+class Filling:
+    """What filling the banks of a phase has cost; charged when all of it is done, so that a stop in between charges nothing.
+
+    Attributes:
+        lending: where embeddings are found and left; None: nowhere.
+        seconds: of rows that stay in memory (``cache``), and those that the rows of a shelf take, whoever computed them
+            (``bank``).
+        forward, flops: passes of a network over a batch, and all that they cost.
+    """
+
+    lending: Lending | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"cache": 0.0, "bank": 0.0})
+    forward: int = 0
+    flops: int = 0
+
+    def charge(self, ledger: Ledger) -> None:
+        """Charge all of it; what the clock has counted meanwhile is forgotten."""
+        for part, seconds in self.seconds.items():
+            ledger.spend(part, seconds)
+        ledger.charge(forward=self.forward, flops=self.flops)
+        ledger.restart()
 
 
 def drawn_views(scene: Scene, view: str) -> int | None:
@@ -33,12 +58,12 @@ def drawn_views(scene: Scene, view: str) -> int | None:
     return most if variants is None or variants > most else None
 
 
-def worth_caching(scene: Scene, steps: int, limit_bytes: int = CACHE_BYTES, disk_bytes: int = 0) -> list[Route]:
+def worth_caching(scene: Scene, steps: int, *, shared: bool = True) -> list[Route]:
     """The networks whose frozen part is to be cached in this phase.
 
-    `cache: auto` says yes when the cache is exact (a finite augmentation), is asked more often than it costs to fill, and
-    fits in memory, or on the disk where its rows are short; `true` insists; a number of views makes a bank of that many
-    draws a picture, or of all outcomes where they are as few.
+    `cache: auto` says yes when the cache is exact (a finite augmentation), is asked more often than it costs to fill, and is
+    at most `CACHE_BYTES`, or `MOST_BYTES` of embeddings where these can lie on the disk (`shared`); `true` insists; a number
+    of views makes a bank of that many draws a picture, or of all outcomes where they are as few.
     """
     spec = scene.spec
     if spec.cache is False:
@@ -61,8 +86,9 @@ def worth_caching(scene: Scene, steps: int, limit_bytes: int = CACHE_BYTES, disk
     for route in candidates:
         variants = sum(scene.chains[view].variants or 1 for view in route.views)
         asked = steps * spec.rows * len(route.views)
-        total, each = len(scene.pictures) * variants, _bytes_a_row(scene, route)
-        if asked > total and total * each <= (max(limit_bytes, disk_bytes) if each <= ROW_BYTES else limit_bytes):
+        total, row = len(scene.pictures) * variants, _a_row(scene, route)
+        limit = MOST_BYTES if shared and vectors(row) else CACHE_BYTES
+        if asked > total and total * _bytes(row) <= limit:
             found.append(route)
     return found
 
@@ -76,13 +102,19 @@ def _acted_inside(scene: Scene, route: Route) -> bool:
     )
 
 
-def _bytes_a_row(scene: Scene, route: Route) -> int:
+def _a_row(scene: Scene, route: Route) -> dict[str, Tensor]:
+    """What the frozen part of a network gives for one picture."""
     network = scene.phase.networks.stages(route.name)
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
         pixels = torch.zeros(1, *scene.pictures.pixels.shape[1:], device=device)
-        out = network(pixels, route.frozen_wants, None)
-    return sum(value.numel() * value.element_size() for value in out.values())
+        found: dict[str, Tensor] = network(pixels, route.frozen_wants, None)
+    return found
+
+
+def _bytes(values: Mapping[str, Tensor]) -> int:
+    """Of a row."""
+    return sum(value[0].numel() * value.element_size() for value in values.values())
 
 
 def fill_banks(
@@ -92,22 +124,20 @@ def fill_banks(
     seed: int,
     forward: Callable[[Route, Tensor], dict[str, Tensor]],
     after: Callable[[int, int], None] | None = None,
-    ledger: Ledger | None = None,
-    lending: Lending | None = None,
+    filling: Filling | None = None,
 ) -> dict[str, int]:
     """Fill the banks of the chosen networks; returns how many rows went through each.
 
     Args:
         forward: runs the frozen part as a step would (same precision): pixels -> wanted tensors.
         after: called with (rows done, rows in all).
-        ledger, lending: see `fill_bank`.
+        filling: see `fill_bank`.
     """
     passed: dict[str, int] = {}
     begun = 0
     for route in chosen:
         banks: dict[str, dict[str, Tensor | Placed]] = {}
         size = scene.spec.rows * len(route.views)  # the shape of a step's forward, so that the bits are a step's bits
-        wanted = [Address(route.name, tensor) for tensor in sorted(route.frozen_wants)]
         for view in route.views:
 
             def said(rows: int, total: int, begun: int = begun) -> None:
@@ -118,12 +148,12 @@ def fill_banks(
                 scene,
                 view,
                 functools.partial(forward, route),
-                wanted,
+                {tensor: Address(route.name, tensor) for tensor in route.frozen_wants},
                 size=size,
                 seed=seed,
                 after=said,
-                ledger=ledger,
-                lending=lending,
+                filling=filling,
+                beside=len(route.views),
             )
             for tensor, bank in found.items():
                 banks.setdefault(tensor, {})[view] = bank
@@ -140,24 +170,23 @@ def fill_bank(
     scene: Scene,
     view: str,
     forward: Callable[[Tensor], dict[str, Tensor]],
-    wanted: list[Address],
+    wanted: Mapping[str, Address],
     *,
     size: int,
     seed: int,
     after: Callable[[int, int], None] | None = None,
-    ledger: Ledger | None = None,
-    lending: Lending | None = None,
+    filling: Filling | None = None,
+    beside: int = 1,
 ) -> dict[str, Tensor | Placed]:
     """What `forward` makes of every training picture under every variant of a view, or every draw of its bank.
 
     Args:
         forward: pixels ``(size, C, H, W)`` -> name -> ``(size, ...)``.
-        wanted: the tensors that these are.
+        wanted: the tensor that each name is.
         size: rows a forward.
         after: called with (rows done, rows in all).
-        ledger: charged with the seconds: those spent here (``cache``), or those that the rows of a shelf take, whoever
-            computed them (``bank``).
-        lending: where rows are kept for others if they are short and take long.
+        filling: takes note of the seconds; embeddings of a finite view are found and left where it says, if they take long.
+        beside: banks as large as this that the phase has.
 
     Returns:
         Name -> ``(pictures * variants, ...)``; row ``i`` is picture ``i // variants``.
@@ -167,6 +196,7 @@ def fill_bank(
     assert variants is not None
     total = len(scene.pictures) * variants
     told = None if after is None else lambda done: after(done, total)
+    filling = Filling() if filling is None else filling
 
     def show(rows: Tensor) -> Tensor:
         return scene.shown(view, rows // variants, rows % variants, seed, bank=drawn is not None)
@@ -176,27 +206,31 @@ def fill_bank(
     def compute(rows: Tensor) -> dict[str, Tensor]:
         return timed.pop() if timed else forward(show(rows))
 
-    if ledger is not None:
-        ledger.restart()
-    if lending is not None and total > size:
-        begun = time.perf_counter()
+    begun = time.perf_counter()
+    if filling.lending is not None and drawn is None and total > size:  # draws are a run's own, never found again
         with torch.no_grad():
-            timed.append(forward(show(torch.arange(size))))
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        each = sum(value[0].numel() * value.element_size() for value in timed[0].values())
-        if lending.wants(each, total * each, (time.perf_counter() - begun) * total / size):
-            shelf = lending.shelf(scene.phase.networks, wanted, size)
-            if shelf is not None:
-                with shelf:
-                    placed = shelf.fill(show, forward, total, size, told)
-                if ledger is not None:
-                    ledger.restart()
-                    ledger.spend("bank", shelf.seconds)
-                large = total * each > CACHE_BYTES
+            first = forward(show(torch.arange(size)))
+        _wait()
+        timed.append(first)
+        large = beside * total * _bytes(first) > CACHE_BYTES
+        if filling.lending.wants(first, beside * total, (time.perf_counter() - begun) * total / size):
+            found = filling.lending.filled(scene.phase.networks, wanted, show, forward, total, size, first, told)
+            if found is not None:
+                filling.seconds["bank"] += found[1]
                 device = scene.pictures.labels.device
-                return {name: one if large else one.resident(device) for name, one in placed.items()}
-    found = fill(compute, total, size, told)
-    if ledger is not None:
-        ledger.lap("cache")
-    return dict(found)
+                return {name: one if large else one.resident(device) for name, one in found[0].items()}
+        if large and vectors(first) and scene.spec.cache == "auto":
+            raise AugendError(
+                f"phase {scene.spec.name!r}: its embeddings need {beside * total * _bytes(first) / 1e9:.2g} GB, which "
+                f"{filling.lending.folder} cannot take; make room, name another folder (AUGEND_CACHE), or write cache: false"
+            )
+    resident = fill(compute, total, size, told)
+    _wait()
+    filling.seconds["cache"] += time.perf_counter() - begun
+    return dict(resident)
+
+
+def _wait() -> None:
+    """Let a GPU finish, so that the clock tells the truth."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

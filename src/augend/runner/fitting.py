@@ -17,7 +17,7 @@ from augend.names import lookup
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.assembly import Scene
 from augend.runner.augmenters import score_augmenters
-from augend.runner.banks import fill_bank
+from augend.runner.banks import Filling, fill_bank
 from augend.runner.lending import Lending
 from augend.stages.fit import Logistic, Tried
 from augend.stages.networks import Networks
@@ -103,10 +103,11 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     keeper.networks.eval()
     keeper.enter()
     keeper.first_look()
+    filling = Filling(Lending.of(keeper))
     if isinstance(method, Logistic):
-        features, about = _fit_classes(method, scene, keeper, layer.out_features)
+        features, about = _fit_classes(method, scene, keeper, layer.out_features, filling)
     else:
-        features, about = _fit_pairs(method, scene, keeper)
+        features, about = _fit_pairs(method, scene, keeper, filling)
     solved: _Solution = method
     weight, bias = solved.coef_, solved.intercept_
     if keeper.fabric.world_size > 1:  # every rank has solved it; last bits may differ between devices
@@ -115,7 +116,8 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     ledger.lap("step")
-    ledger.charge(flops=solved.flops_)
+    ledger.charge(rows=len(features), pictures=len(features), flops=solved.flops_)
+    filling.charge(ledger)
     keeper.fitted(
         {
             "fit": spec.fit.word,
@@ -130,21 +132,22 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     keeper.finish()
 
 
-def _fit_classes(method: Logistic, scene: Scene, keeper: Keeper, classes: int) -> tuple[Tensor, dict[str, Any]]:
+def _fit_classes(
+    method: Logistic, scene: Scene, keeper: Keeper, classes: int, filling: Filling
+) -> tuple[Tensor, dict[str, Any]]:
     """Solve for a classifier; the features, and what is said of the solution beside the rest."""
     spec = scene.spec
     embed = Embedder.entering(keeper.networks, spec.train[0])
-    parts = [_embedded(scene, str(address.view), embed, keeper) for address in spec.terms[0].of]
+    parts = [_embedded(scene, str(address.view), embed, keeper, filling) for address in spec.terms[0].of]
     features = _checked(torch.cat(parts) if len(parts) > 1 else parts[0], spec)
     labels = torch.cat([scene.pictures.labels.repeat_interleave(len(p) // len(scene.pictures)) for p in parts])
-    keeper.ledger.charge(rows=len(labels), pictures=len(labels))
     valid = None
     if method.validates:
         pictures = keeper.splits[spec.data].valid
         plain = dataclasses.replace(
             scene, spec=dataclasses.replace(spec, cache="auto"), pictures=pictures, chains={"x": Chain([])}
         )
-        valid = (_embedded(plain, "x", embed, keeper), pictures.labels)
+        valid = (_embedded(plain, "x", embed, keeper, filling), pictures.labels)
 
     def after(tried: Tried) -> None:
         keeper.listen("fitting", {"phase": spec.name, **dataclasses.asdict(tried)})
@@ -158,14 +161,14 @@ def _fit_classes(method: Logistic, scene: Scene, keeper: Keeper, classes: int) -
     }
 
 
-def _fit_pairs(method: RidgeAugmenter, scene: Scene, keeper: Keeper) -> tuple[Tensor, dict[str, Any]]:
+def _fit_pairs(method: RidgeAugmenter, scene: Scene, keeper: Keeper, filling: Filling) -> tuple[Tensor, dict[str, Any]]:
     """Solve for a map between two tensors of the same pictures, of one view each or of several."""
     spec = scene.spec
     entering = Embedder.entering(keeper.networks, spec.train[0])
     pairs: list[tuple[Tensor, Tensor]] = []
     for of, to in zip(spec.terms[0].of, spec.terms[0].to, strict=True):
-        one = _embedded(scene, str(of.view), entering, keeper)
-        other = _embedded(scene, str(to.view), Embedder(keeper.networks, to), keeper)
+        one = _embedded(scene, str(of.view), entering, keeper, filling)
+        other = _embedded(scene, str(to.view), Embedder(keeper.networks, to), keeper, filling)
         if len(other) % len(one):
             raise AugendError(
                 f"phase {spec.name!r}: view {of.view!r} has {len(one) // len(scene.pictures)} outcomes a picture and "
@@ -173,7 +176,6 @@ def _fit_pairs(method: RidgeAugmenter, scene: Scene, keeper: Keeper) -> tuple[Te
             )
         pairs.append((one.repeat_interleave(len(other) // len(one), 0), other))
     features, targets = (_checked(torch.cat(side), spec) for side in zip(*pairs, strict=True))
-    keeper.ledger.charge(rows=len(features), pictures=len(features))
     method.fit(features, targets)
     _stop_if_asked(keeper)
     return features, {"products": 2, "converged": True, "tried": []}
@@ -187,9 +189,9 @@ def _checked(features: Tensor, spec: PhasePlan) -> Tensor:
     return features
 
 
-def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper) -> Tensor:
-    """A bank of a view's embeddings, charged."""
-    rows, ledger = scene.spec.rows, keeper.ledger
+def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper, filling: Filling) -> Tensor:
+    """A bank of a view's embeddings; `filling` takes note of what it costs."""
+    rows = scene.spec.rows
 
     def forward(pixels: Tensor) -> dict[str, Tensor]:
         with keeper.hardware.autocast():
@@ -201,21 +203,13 @@ def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper) -> Tenso
 
     bank = torch.zeros(0, 0)
     if len(scene.pictures):
-        found = fill_bank(
-            scene,
-            view,
-            forward,
-            [embed.address],
-            size=rows,
-            seed=keeper.seed,
-            after=after,
-            ledger=ledger,
-            lending=Lending.of(keeper),
-        )[""]
-        bank = found.resident() if isinstance(found, Placed) else found
+        wanted = {"": embed.address}
+        found = fill_bank(scene, view, forward, wanted, size=rows, seed=keeper.seed, after=after, filling=filling)[""]
+        bank = found.resident(scene.pictures.labels.device) if isinstance(found, Placed) else found
     one = count_flops(embed, torch.zeros(rows, *scene.pictures.pixels.shape[1:]), backward=False).total
-    ledger.charge(forward=-(-len(bank) // rows), flops=round(one * len(bank) / rows))
-    ledger.restart()  # counting is not training
+    filling.forward += -(-len(bank) // rows)
+    filling.flops += round(one * len(bank) / rows)
+    keeper.ledger.restart()  # charged with the phase, when it is done
     return bank
 
 

@@ -15,7 +15,7 @@ from augend.recipes.plan import Plan
 from augend.recipes.schedules import rate
 from augend.runner.assembly import Scene, missing_gradients, stage, trains
 from augend.runner.augmenters import bind_residuals, score_augmenters, standardise, work_in
-from augend.runner.banks import fill_banks, worth_caching
+from augend.runner.banks import Filling, fill_banks, worth_caching
 from augend.runner.charge import StepCost, filling_flops, step_cost
 from augend.runner.fitting import fit_phase
 from augend.runner.folder import RunFolder
@@ -162,7 +162,7 @@ def _check_gradients(scene: Scene) -> None:
 def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
     """Compute the frozen part's outputs once, where that is exact and pays."""
     lending = Lending.of(keeper)
-    chosen = worth_caching(scene, steps, disk_bytes=0 if lending is None else lending.room())
+    chosen = worth_caching(scene, steps, shared=lending is not None)
     if not chosen:
         return
 
@@ -173,14 +173,14 @@ def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
     def after(done: int, total: int) -> None:
         keeper.listen("cache", {"phase": scene.spec.name, "done": done, "total": total})
         if keeper.stopping():
+            keeper.ledger.restart()  # it is filled again: seconds lost to a stop are not charged
             keeper.pause()
 
-    again = keeper.at.step > 0  # filled again after a kill: seconds lost to a kill are not charged
-    ledger = None if again else keeper.ledger
-    rows = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after, ledger=ledger, lending=lending)
-    if again:
-        keeper.ledger.restart()
+    filling = Filling(lending)
+    rows = fill_banks(scene, chosen, seed=keeper.seed, forward=forward, after=after, filling=filling)
+    if keeper.at.step:
+        keeper.ledger.restart()  # filled again after a kill
         return
-    flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
-    keeper.ledger.charge(forward=sum(-(-n // scene.spec.rows) for n in rows.values()), flops=flops)
-    keeper.ledger.restart()
+    filling.forward = sum(-(-n // scene.spec.rows) for n in rows.values())
+    filling.flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
+    filling.charge(keeper.ledger)

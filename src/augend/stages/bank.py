@@ -22,9 +22,13 @@ from torch import Tensor
 from augend.checkpoint import exclusive, write_json
 from augend.contract import AugendError
 
-__all__ = ["Kept", "Resident", "Store", "chunks", "fill", "last"]
+__all__ = ["CannotKeep", "Kept", "Resident", "Store", "chunks", "fill"]
 
 SAVE_SECONDS = 1.0  # how often what was computed is made safe from a kill
+
+
+class CannotKeep(AugendError):
+    """A folder cannot hold what is computed; whoever needs no folder goes on without."""
 
 
 def chunks(total: int, size: int, begin: int = 0) -> Iterator[tuple[Tensor, int]]:
@@ -74,7 +78,7 @@ def fill(
     return store.tensors()
 
 
-def last(value: Tensor) -> bool:
+def _last(value: Tensor) -> bool:
     """Whether channels lie last in memory: the layers above give other bits, and take longer, in another order."""
     return value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
 
@@ -94,7 +98,7 @@ class Resident:
                     (self.total, *value.shape[1:]),
                     dtype=value.dtype,
                     device=value.device,
-                    memory_format=torch.channels_last if last(value) else torch.contiguous_format,
+                    memory_format=torch.channels_last if _last(value) else torch.contiguous_format,
                 )
             self._banks[name][self.done : self.done + real] = value[:real]
         self.done += real
@@ -152,8 +156,8 @@ class Kept:
                 file.close()
         self._exit.close()
 
-    def _refused(self, error: OSError) -> AugendError:
-        return AugendError(
+    def _refused(self, error: OSError) -> CannotKeep:
+        return CannotKeep(
             f"cannot keep what a frozen network gives in {self.path} ({error.strerror or error}); make room there or take "
             "another folder (AUGEND_CACHE); what is computed is kept"
         )
@@ -184,16 +188,18 @@ class Kept:
                     "file": f"{number}.rows",
                     "shape": list(value.shape[1:]),
                     "dtype": str(value.dtype).removeprefix("torch."),
-                    "channels_last": last(value),
+                    "channels_last": _last(value),
                     "bytes": math.prod(value.shape[1:]) * value.element_size(),
                 }
             needed = (self.total or 0) * sum(one["bytes"] for one in self._about.values())
             if needed > (free := shutil.disk_usage(self.path).free):
-                raise AugendError(
+                raise CannotKeep(
                     f"what the frozen network gives needs {needed / 1e9:.2g} GB in {self.path}, where"
                     f" {free / 1e9:.2g} GB are free; take a folder on another disk (AUGEND_CACHE)"
                 )
         for name, one in self._about.items():
+            if not self.done:
+                (self.path / one["file"]).unlink(missing_ok=True)  # others may still read what lay there
             file = (self.path / one["file"]).open("r+b" if self.done else "wb")
             file.truncate(self.done * one["bytes"])
             file.seek(0, os.SEEK_END)
@@ -204,6 +210,13 @@ class Kept:
         try:
             if not self._files:
                 self._open(values)
+            for name, value in values.items():
+                one = self._about[name]
+                if list(value.shape[1:]) != one["shape"] or str(value.dtype) != f"torch.{one['dtype']}":
+                    raise AugendError(
+                        f"{self.path}: holds rows of {name!r} {one['shape']} {one['dtype']}, not {list(value.shape[1:])} "
+                        f"{value.dtype}; delete it"
+                    )
             for name, value in values.items():
                 rows = value[:real].detach().cpu()
                 rows = rows.permute(0, 2, 3, 1) if self._about[name]["channels_last"] else rows
@@ -216,6 +229,14 @@ class Kept:
                 self._save()
         except OSError as error:
             raise self._refused(error) from None
+
+    def discard(self) -> None:
+        """Forget all rows, to begin with others."""
+        for file in self._files.values():
+            file.close()
+        self._about, self._files, self.done, self.found, self.seconds = {}, {}, 0, 0, 0.0
+        with contextlib.suppress(OSError):
+            (self.path / "state.json").unlink()
 
     def _save(self) -> None:
         if not self._files:
@@ -235,7 +256,10 @@ class Kept:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them, ``(total, ...)``, mapped: rows come into memory as they are read, and may be written to in memory."""
-        self._save()
+        try:
+            self._save()
+        except OSError as error:
+            raise self._refused(error) from None
         found = {}
         for name, one in self._about.items():
             count = self.done * math.prod(one["shape"])

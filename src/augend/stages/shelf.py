@@ -1,7 +1,7 @@
-"""Rows of a frozen network that are found again by what entered it: the pictures as they were shown, whoever showed them.
+"""Embeddings of a frozen network that are found again by what entered it: pictures as they were shown, whoever showed them.
 
 A study's trials split the same pictures in other ways and show them in other orders; a shelf knows them one by one, so each
-passes a frozen network once. Keys are digests of the pixels that enter, which says size, augmentation and draws in one.
+passes a frozen network once. A row's name is a digest of the pixels that enter: they say size, augmentation and draws in one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from augend.checkpoint import exclusive
-from augend.contract import AugendError
-from augend.stages.bank import Kept, chunks, last
+from augend.stages.bank import CannotKeep, Kept, chunks
 
 __all__ = ["Placed", "Shelf", "prune"]
 
@@ -33,7 +32,7 @@ class Placed:
     """Rows of a mapped tensor in another order, read as they are asked for: ``placed[rows]`` is a tensor in memory.
 
     Args:
-        tensor: ``(n, ...)``.
+        tensor: ``(n, d)``.
         where: int64 ``(total,)``, the row of `tensor` that each of ours is.
     """
 
@@ -49,42 +48,63 @@ class Placed:
 
     def resident(self, device: torch.device | str = "cpu") -> Tensor:
         """All of them in memory."""
-        layout = torch.channels_last if last(self.tensor[:1]) else torch.contiguous_format
-        out = torch.empty((len(self), *self.tensor.shape[1:]), dtype=self.tensor.dtype, memory_format=layout)
-        for begin in range(0, len(self), 4096):
-            out[begin : begin + 4096] = self.tensor[self.where[begin : begin + 4096]]
-        return out.to(device)
+        return self.tensor[self.where].to(device)
 
 
 class Shelf:
     """A folder of rows that runs share; use as a context: one process at a time, the others wait and then find more.
 
     Args:
-        path: the shelf's own folder, made when absent.
+        path: the shelf's own folder, made when absent; its lock lies beside it, so that deleting it is safe.
         key: everything that a row depends on beside the pixels that enter, as JSON values.
         waiting: called every second while another process has it.
+        most: bytes; a shelf that would grow beyond is begun anew.
 
     Attributes:
         seconds: what the rows of the last `fill` take to compute, whoever computed them.
         found: how many of them were there.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], waiting: Callable[[], None] = lambda: None) -> None:
-        self._kept = Kept(path, key, None, waiting)
-        self._places: dict[bytes, int] = {}
+    def __init__(
+        self,
+        path: Path,
+        key: Mapping[str, Any],
+        waiting: Callable[[], None] = lambda: None,
+        most: int | None = None,
+    ) -> None:
+        self.path, self.key, self.most, self._waiting = path, key, most, waiting
+        self._exit = contextlib.ExitStack()
         self.seconds, self.found = 0.0, 0
 
     def __enter__(self) -> Shelf:
-        self._kept.__enter__()
-        with contextlib.suppress(OSError):  # the one used last is pruned last
-            os.utime(self._kept.path)
-        if self._kept.done:
-            known: Tensor = self._kept.tensors()[_ENTERED]
-            self._places = {row.tobytes(): number for number, row in enumerate(known.numpy())}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._exit.enter_context(exclusive(_lock(self.path), self._waiting))
+        except OSError as error:
+            raise CannotKeep(f"cannot keep embeddings in {self.path} ({error.strerror or error})") from None
+        try:
+            self._open()
+        except BaseException:
+            self._exit.close()
+            raise
         return self
 
+    def _open(self) -> None:
+        self._kept = self._exit.enter_context(Kept(self.path, self.key, None))
+        self._places: dict[bytes, int] = {}
+        with contextlib.suppress(OSError):  # the one used last is pruned last
+            os.utime(self.path)
+        if self._kept.done:
+            known = self._kept.tensors()[_ENTERED]
+            self._places = {row.tobytes(): number for number, row in enumerate(known.numpy())}
+
     def __exit__(self, *raised: object) -> None:
-        self._kept.__exit__(*raised)
+        self._exit.__exit__(*raised)  # type: ignore[arg-type]
+
+    def _begin_anew(self) -> None:
+        """Forget all rows; the lock stays ours."""
+        self._kept.discard()
+        self._places = {}
 
     def fill(
         self,
@@ -93,57 +113,56 @@ class Shelf:
         total: int,
         size: int,
         after: Callable[[int], None] | None = None,
+        first: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Placed]:
-        """Rows ``(total, ...)`` by name; only what is not there yet is computed, in batches of one shape.
+        """Rows ``(total, d)`` by name; only what is not there yet is computed, in batches of one shape.
 
         Args:
             show: row numbers ``(size,)`` -> what enters, ``(size, ...)``.
-            compute: what enters ``(size, ...)`` -> name -> ``(size, ...)``, each row by itself (no batch statistics).
+            compute: what enters ``(size, ...)`` -> name -> ``(size, d)``, each row by itself (no batch statistics).
             after: called with the number of rows done, after each chunk.
+            first: what `compute` gives for rows 0 to ``size - 1``, where that is known: a shelf that holds any of these rows
+                with other bits was filled by other code, and is begun anew.
         """
+        if first is not None:
+            self._check(show(torch.arange(size)), first, size, total)
         where = torch.zeros(total, dtype=torch.int64)
-        begun, known = time.perf_counter(), len(self._places)
-        hits = 0
+        known, hits, done = len(self._places), 0, 0
         waiting: Tensor | None = None  # rows that are to be computed, in the shape and layout of a batch
         names: list[bytes] = []
-        spent = 0.0
+        spent = 0.0  # seconds of showing what waits
 
         def flush() -> None:
-            nonlocal spent, names
+            nonlocal spent
             assert waiting is not None
             start = time.perf_counter()
-            values = dict(compute(waiting))
-            values[_ENTERED] = torch.from_numpy(
-                np.frombuffer(b"".join(names).ljust(size * _DIGEST, b"\0"), np.uint8).copy()
-            ).view(size, _DIGEST)
-            spent += time.perf_counter() - start
-            self._kept.put(values, len(names), spent)
-            names, spent = [], 0.0
+            values = {name: value.cpu() for name, value in compute(waiting).items()}  # waits for a GPU
+            taken = time.perf_counter() - start
+            values[_ENTERED] = _column(names, size)
+            self._kept.put(values, len(names), spent + taken * len(names) / size)  # padding is nobody's
+            names.clear()
+            spent = 0.0
 
         with torch.no_grad():
-            done = 0
             for rows, real in chunks(total, size):
                 start = time.perf_counter()
                 entering = show(rows)
                 if waiting is None:
                     waiting = torch.empty_like(entering)
                 digests = _digests(entering[:real])
-                fresh = 0
+                each = (time.perf_counter() - start) / real
                 for number, digest in enumerate(digests):
                     place = self._places.get(digest)
                     if place is None:
-                        fresh += 1
                         place = self._places[digest] = self._kept.done + len(names)
                         waiting[len(names)] = entering[number]
                         names.append(digest)
+                        spent += each
                         if len(names) == size:
-                            spent += (time.perf_counter() - start) * fresh / real
                             flush()
-                            start, fresh = time.perf_counter(), 0
                     elif place < known:
                         hits += 1
                     where[done + number] = place
-                spent += (time.perf_counter() - start) * fresh / real
                 done += real
                 if after is not None:
                     after(done)
@@ -151,8 +170,29 @@ class Shelf:
                 flush()
         self.found = hits
         self.seconds = total * self._kept.seconds / max(1, self._kept.done)
-        self.elapsed = time.perf_counter() - begun
         return {name: Placed(tensor, where) for name, tensor in self._kept.tensors().items() if name != _ENTERED}
+
+    def _check(self, entering: Tensor, first: Mapping[str, Tensor], size: int, total: int) -> None:
+        row = sum(value[0].numel() * value.element_size() for value in first.values()) + _DIGEST
+        if self.most is not None and self._kept.done * row + total * row > self.most:
+            self._begin_anew()
+        places = [self._places.get(digest) for digest in _digests(entering)]
+        held = [(number, place) for number, place in enumerate(places) if place is not None]
+        if not held:
+            return
+        mine, theirs = (torch.tensor(part) for part in zip(*held, strict=True))
+        tensors = self._kept.tensors()
+        for name, value in first.items():
+            if name not in tensors or not torch.equal(value.cpu()[mine], tensors[name][theirs]):
+                self._begin_anew()
+                return
+
+
+def _column(names: list[bytes], size: int) -> Tensor:
+    """uint8 ``(size, 16)``: digests, and zeros below them."""
+    return torch.from_numpy(np.frombuffer(b"".join(names).ljust(size * _DIGEST, b"\0"), np.uint8).copy()).view(
+        size, _DIGEST
+    )
 
 
 def _digests(rows: Tensor) -> list[bytes]:
@@ -161,8 +201,12 @@ def _digests(rows: Tensor) -> list[bytes]:
     return [hashlib.blake2b(row.data, digest_size=_DIGEST).digest() for row in plain]
 
 
-def prune(folder: Path, most: int, keep: Path | None = None) -> None:
-    """Delete the shelves used longest ago until `folder` holds at most `most` bytes; `keep` and those in use stay."""
+def _lock(shelf: Path) -> Path:
+    return shelf.parent / f"{shelf.name}.lock"
+
+
+def prune(folder: Path, most: int) -> None:
+    """Delete the shelves used longest ago until `folder` holds at most `most` bytes; those in use stay."""
 
     def busy() -> None:
         raise BlockingIOError
@@ -170,13 +214,12 @@ def prune(folder: Path, most: int, keep: Path | None = None) -> None:
     found = []
     for shelf in folder.iterdir() if folder.is_dir() else ():
         with contextlib.suppress(OSError):
-            found.append((shelf.stat().st_mtime, sum(file.stat().st_size for file in shelf.iterdir()), shelf))
+            if shelf.is_dir():
+                found.append((shelf.stat().st_mtime, sum(file.stat().st_size for file in shelf.iterdir()), shelf))
     total = sum(size for _, size, _ in found)
     for _, size, shelf in sorted(found):
         if total <= most:
             return
-        if shelf == keep:
-            continue
-        with contextlib.suppress(OSError, AugendError), exclusive(shelf / "lock", busy):
+        with contextlib.suppress(OSError), exclusive(_lock(shelf), busy):
             shutil.rmtree(shelf)
             total -= size

@@ -23,12 +23,13 @@ def equation8(evidence: Evidence, pictures: str, embeddings: str, none: str) -> 
         none: that whose head sees embeddings as they are: what the head itself costs.
 
     Returns:
-        None until every row has a trial; else ``costs`` in FLOPs and in seconds: a row's `trunk`, `augmenter` and `head`, the
-        ratio as Equation 8 of the embedding paper has it (`predicted`) and as it was (`measured`), both with Omega's own
-        training (``…_trained``), and the N from which Omega pays.
+        None until every row has a trial, and where the head's embeddings were not cached; else ``costs`` in FLOPs and in
+        seconds: a row's `trunk`, `augmenter` and `head`, the ratio as Equation 8 of the embedding paper has it (`predicted`)
+        and as it was (`measured`), both with Omega's own training (``…_trained``), and the N from which Omega pays (of
+        which one view is the picture itself).
     """
     rows = {name: _head(evidence, name) for name in (pictures, embeddings, none)}
-    if any(row is None for row in rows.values()):
+    if any(row is None for row in rows.values()) or not (rows[none] or {}).get("FLOPs filling"):
         return None
     seen, made, plain = (rows[name] or {} for name in (pictures, embeddings, none))
     networks = read_json(evidence.trials[embeddings, evidence.repeats(embeddings)[0]].folder / "result.json")[
@@ -41,8 +42,8 @@ def equation8(evidence: Evidence, pictures: str, embeddings: str, none: str) -> 
         filled, head = plain[f"{unit} filling"] / train, plain[f"{unit} stepping"] / plain["rows"]
         if unit == "FLOPs":
             augmenter = 2.0 * networks["omega"]["macs"]
-        else:  # half of the rows pass Omega
-            augmenter = 2 * max(0.0, made[f"{unit} stepping"] / made["rows"] - head)
+        else:
+            augmenter = max(0.0, made[f"{unit} stepping"] / made["rows"] - head)
         cost = EmbeddingCost(filled, augmenter, head, fitting=made[f"{unit} fitting"] / train)
         alone = EmbeddingCost(filled, augmenter, head)
         spent = made[f"{unit} filling"] + made[f"{unit} stepping"]
