@@ -19,7 +19,8 @@ from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
 from augend.study.reach import Price, reached, spent
-from augend.study.reproduce import verdict
+from augend.study.reproduce import open_reproduction, verdict
+from augend.study.request import Study
 from augend.study.statistics import Estimate, estimate
 from augend.study.tables import Table, known_tables, load_table, recipe_text
 
@@ -271,7 +272,7 @@ def test_rows_start_from_bases_that_were_trained_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     bases = tmp_path / "reproduce-embedding-bases-small-smoke"
     trained = {trial.name: trial for trial in (bases / "trials").iterdir()}
-    assert set(trained) == {f"base-{kind}-r{repeat}" for kind in ("none", "hflip", "hv") for repeat in range(2)}
+    assert set(trained) == {f"base-{kind}-r{repeat}" for kind in ("none", "hflip", "hv") for repeat in range(1)}
     for row in ("transfer-none", "transfer-embed", "transfer-pixel"):
         start = load_file(trained["base-hflip-r0"] / "model.safetensors")
         arm = load_file(tmp_path / "arms" / "trials" / f"{row}-r0" / "model.safetensors")
@@ -284,20 +285,33 @@ def test_rows_start_from_bases_that_were_trained_once(tmp_path: Path) -> None:
     assert omega["mean"] == own and omega["values"] == [own]
     costs = found["equation8"]["costs"]
     assert costs["FLOPs"]["measured"] == pytest.approx(costs["FLOPs"]["predicted"], rel=0.05)
+    assert costs["seconds"]["measured"] == pytest.approx(costs["seconds"]["predicted"], rel=0.5)
     assert costs["FLOPs"]["measured_trained"] < costs["FLOPs"]["measured"] and costs["FLOPs"]["pays_from"] > 1
     assert "Equation 8, N = 100" in done.stdout and "score of omega" in done.stdout
 
-    before = {name: (trial / "result.json").stat().st_mtime for name, trial in trained.items()}
-    other = tmp_path / "other"
-    done = run("embedding/figure-3", "--scale", "smoke", "--repeats", "1", "--prepare-only", "--out", str(other))
-    assert done.returncode == 0 and "2 trials written" in done.stdout, done.stderr
-    assert before == {name: (trial / "result.json").stat().st_mtime for name, trial in trained.items()}
-    start = _read(other / "trials" / "figure-3-seen-r0" / "trial.json")["job"]["params"]["weights"]
-    assert start == str(trained["base-hv-r0"] / "model.safetensors")
+    def opened(out: str, **given: Any) -> Study:
+        asked = {"command": "", "bases": bases, "repeats": 1, **given}
+        return open_reproduction("embedding/figure-3", None, tmp_path / out, scale="smoke", **asked)
 
-    (trained["base-hv-r0"] / "model.safetensors").unlink()
-    done = run("embedding/figure-3", "--scale", "smoke", "--prepare-only", "--out", str(tmp_path / "third"))
-    assert done.returncode == 2 and "holds no model of base-hv" in done.stderr, done.stderr
+    other = opened("other")
+    assert other.pending == ["figure-3-unseen-r0", "figure-3-seen-r0"]
+    start = _read(tmp_path / "other" / "trials" / "figure-3-seen-r0" / "trial.json")["job"]["params"]["weights"]
+    assert start == str(trained["base-hv-r0"] / "model.safetensors")
+    for given, said in (
+        ({"repeats": 2}, "its rows start from 1 networks each"),
+        ({"bases": tmp_path / "arms"}, "its rows start from .*; leave --bases out"),
+    ):
+        with pytest.raises(AugendError, match=said):
+            opened("other", **given)
+    with pytest.raises(AugendError, match="was made with seed 0, not 7"):
+        opened("third", seed=7)
+    file = trained["base-hv-r0"] / "model.safetensors"
+    file.write_bytes((trained["base-none-r0"] / "model.safetensors").read_bytes())
+    with pytest.raises(AugendError, match="is no longer what this study began with"):
+        opened("other")
+    file.unlink()
+    with pytest.raises(AugendError, match=r"holds no model of base-hv at base-hv-r0, and 1 are needed"):
+        opened("third")
 
 
 def test_a_name_that_is_no_table() -> None:

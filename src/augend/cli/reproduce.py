@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from augend.cli.announce import announce
 from augend.cli.compare import command_line, run_shown
 from augend.cli.options import Budget, Json, Root
 from augend.contract import AugendError
+
+if TYPE_CHECKING:
+    from augend.study.tables import Asked
 
 __all__ = ["add_to"]
 
@@ -61,33 +64,25 @@ def reproduce(
             typer.echo(f"{name:28} {title}  [{', '.join(about.protocols)}{scales}]")
         return
     wanted = load_table(table)
-    asked = wanted.asked(table, protocol, scale)
+    if out is not None and (out / "study.json").is_file():  # it knows its own protocol, scale and bases
+        folder, asked = out, None
+    else:
+        asked = wanted.asked(table, protocol, scale)
+        folder = out or default_folder(table, asked.protocol, asked.scale)
     only = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
-    wanted.chosen(table, asked.protocol, only)  # a mistake is said before bases are trained
     given: dict[str, Any] = {"command": command_line(), "seed": seed, "root": data_root}
-    folder = out or default_folder(table, asked.protocol, asked.scale)
     if wanted.bases is None and bases is not None:
         raise AugendError(f"{table}: its rows start from nothing; leave --bases out")
-    if wanted.bases is not None and not (folder / "study.json").is_file():
+    if wanted.bases is not None and asked is not None and not (folder / "study.json").is_file():
+        wanted.chosen(table, asked.protocol, only)  # a mistake is said before bases are trained
         bases = bases or default_folder(wanted.bases, asked.protocol, asked.scale, folder.parent)
-        its = {**given, "seed": None} if (bases / "study.json").is_file() else given  # a study keeps its own
-        trained = study_reproduce.open_reproduction(wanted.bases, asked.protocol, bases, scale=asked.scale, **its)
-        if trained.pending and prepare_only:
-            typer.echo(
-                f"{len(trained.pending)} trials written that train the bases; run one with: augend trial {bases} N"
-            )
-            typer.echo("then repeat this command for the trials that start from them")
+        if not _trained(wanted.bases, asked, bases, repeats or asked.repeats, given, prepare_only):
             return
-        if trained.pending:
-            typer.echo(f"First the networks that the rows start from: {bases}")
-            announce(trained)
-            run_shown(trained)
-            reproduction.write(bases, study_reproduce.gather(bases))
     study = study_reproduce.open_reproduction(
         table,
-        asked.protocol,
+        protocol if asked is None else asked.protocol,
         folder,
-        scale=asked.scale,
+        scale=scale if asked is None else asked.scale,
         repeats=repeats,
         rows=only,
         bases=bases,
@@ -110,6 +105,29 @@ def reproduce(
         typer.echo(f"Everything: {folder}")
     if not found["complete"]:
         raise typer.Exit(3)
+
+
+def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[str, Any], prepare_only: bool) -> bool:
+    """Train the networks that rows start from, where they are not; False where they are only to be prepared."""
+    from augend.report import reproduction
+    from augend.study.evidence import read_json
+    from augend.study.reproduce import gather, open_reproduction
+
+    if (bases / "study.json").is_file():  # a study keeps its seed, and may have more repeats
+        repeats = max(repeats, int(read_json(bases / "study.json")["repeats"]))
+        given = {**given, "seed": None}
+    study = open_reproduction(table, asked.protocol, bases, scale=asked.scale, repeats=repeats, **given)
+    if not study.pending:
+        return True
+    if prepare_only:
+        typer.echo(f"{len(study.pending)} trials written that train the bases; run one with: augend trial {bases} N")
+        typer.echo("then repeat this command for the trials that start from them")
+        return False
+    typer.echo(f"First the networks that the rows start from: {bases}")
+    announce(study)
+    run_shown(study)
+    reproduction.write(bases, gather(bases))
+    return True
 
 
 def default_folder(table: str, protocol: str, scale: str | None, beside: Path = Path("runs")) -> Path:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from augend.checkpoint import write_json
+from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
+from augend.models.weights import read_weights
 from augend.runner.job import load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
@@ -56,6 +57,7 @@ def open_reproduction(
         way = {} if before is None or before["table"] != name else before
         if not way or protocol not in (None, way["protocol"]) or scale not in (None, way.get("scale")):
             raise AugendError(f"{out}: holds another study than {name}; give another --out")
+        _same_bases(out, bases, repeats)
         known = [recipe["name"] for recipe in read_json(out / "study.json")["recipes"]]
         if rows is not None and set(rows) != set(known):
             raise AugendError(
@@ -78,10 +80,15 @@ def open_reproduction(
         "model": asked.model,
         "overrides": asked.overrides,
         "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
-        "starts": {row: trained(bases, spec.base) for row, spec in chosen.items() if spec.base and bases},
+        "starts": {row: trained(bases, spec.base, most) for row, spec in chosen.items() if spec.base and bases},
         **{key: value for key, value in given.items() if value is not None},
     }
     plain = Request(**{key: value for key, value in request.items() if value is not None})
+    if bases is not None and (its := read_json(bases / "study.json")["seed"]) != plain.seed:
+        raise AugendError(
+            f"{bases}: was made with seed {its}, not {plain.seed}, so it has learned from pictures held out here; "
+            "give the same --seed, or another --bases"
+        )
     others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
     splits = load_splits(plain.job(next(iter(texts.values())), 0)) if others else {}
     request["budgets"] = {
@@ -91,23 +98,44 @@ def open_reproduction(
     study = open_study(out, request, command)
     study.record["reproduces"] = {"table": name, "protocol": asked.protocol, "scale": asked.scale}
     if bases is not None:
-        study.record["bases"] = str(bases.resolve())
+        files = dict.fromkeys(file for starts in study.request.starts.values() for file in starts)
+        study.record["bases"] = {
+            "path": str(bases.resolve()),
+            "digests": {f: digest_of(read_weights(f)) for f in files},
+        }
     write_json(out / "study.json", study.record)
     return study
 
 
-def trained(bases: Path, row: str) -> tuple[str, ...]:
-    """The models of a row of a finished study of bases, a file a repeat."""
+def trained(bases: Path, row: str, repeats: int) -> tuple[str, ...]:
+    """The models of a row of a study of bases, one a repeat: a network that two repeats shared would make them depend."""
     found = read_record(bases)
-    repeats = {recipe.name: recipe.repeats for recipe in found.recipes}
-    files = [bases / "trials" / trial_name(row, r) / "model.safetensors" for r in range(repeats.get(row, 0))]
+    files = [bases / "trials" / trial_name(row, r) / "model.safetensors" for r in range(repeats)]
     missing = [file for file in files if not file.is_file()]
-    if missing or not files:
+    if missing:
         raise AugendError(
-            f"{bases}: holds no model of {row}{f' at {missing[0]}' if missing else ''}; train the bases first: "
-            f"augend reproduce {found.raw.get('reproduces', {}).get('table', 'TABLE')} --out {bases}"
+            f"{bases}: holds no model of {row} at {missing[0].parent.name}, and {repeats} are needed; train them: "
+            f"augend reproduce {found.raw.get('reproduces', {}).get('table', 'TABLE')} --out {bases} --repeats {repeats}"
         )
     return tuple(str(file.resolve()) for file in files)
+
+
+def _same_bases(out: Path, bases: Path | None, repeats: int | None) -> None:
+    """A study goes on from the networks that it began with."""
+    record = read_json(out / "study.json")
+    known = record.get("bases")
+    if known is None:
+        return
+    if bases is not None and str(bases.resolve()) != known["path"]:
+        raise AugendError(f"{out}: its rows start from {known['path']}; leave --bases out, or give another --out")
+    if repeats is not None and repeats > record["repeats"]:
+        raise AugendError(
+            f"{out}: its rows start from {record['repeats']} networks each, so they cannot have {repeats} repeats; "
+            "give another --out"
+        )
+    for file, digest in known["digests"].items():
+        if digest_of(read_weights(file)) != digest:
+            raise AugendError(f"{file}: is no longer what this study began with; restore it or give another --out")
 
 
 def gather(study: Path) -> dict[str, Any]:
@@ -208,10 +236,10 @@ def scored(evidence: Evidence, row: str, network: str) -> dict[str, Any]:
 
 
 def score_difference(evidence: Evidence, row: str, other: str) -> Estimate | None:
-    """The paired difference between two rows' scores, each of the one network that learned to augment."""
+    """The paired difference between the scores of two rows' omegas."""
     differences = []
     for repeat in evidence.repeats(row, other):
-        one, two = (next(iter(_scores(evidence, name, repeat).values()), {}).get("score") for name in (row, other))
+        one, two = (_scores(evidence, name, repeat).get("omega", {}).get("score") for name in (row, other))
         if one is not None and two is not None:
             differences.append(float(one) - float(two))
     return mean_of(differences)

@@ -49,8 +49,7 @@ class Request:
         weights: a file of weights that every recipe starts from.
         budgets: name of a recipe -> a budget of its own.
         fewer: name of a recipe -> repeats, where it shall have fewer.
-        starts: name of a recipe -> files of weights, of which repeat r starts from number r (from the first again after the
-            last).
+        starts: name of a recipe -> files of weights, of which repeat r starts from number r.
     """
 
     data: str = DIGITS
@@ -114,7 +113,7 @@ class Request:
         """
         name = load(recipe).name if self.budgets or self.starts else ""
         starts = self.starts.get(name)
-        weights = starts[repeat % len(starts)] if starts else self.weights
+        weights = starts[repeat] if starts else self.weights
         return Job(
             data=self.data,
             recipe=recipe,

@@ -111,7 +111,7 @@ class Claim(Words):
     cost of `better`.
 
     Attributes:
-        of: what is compared: "accuracy", or "score" of the networks that learned to augment.
+        of: what is compared: "accuracy", or "score" of the networks called omega.
     """
 
     says: str
