@@ -31,6 +31,13 @@ def evaluate(
         typer.Option("--data", help="Another data set or folder (default: the run's own).", show_default=False),
     ] = None,
     data_root: Root = None,
+    shifts: Annotated[
+        str | None,
+        typer.Option(
+            help="Show it test pictures changed in a fixed way: all, or names such as crop,rotate. A study: all its trials.",
+            show_default=False,
+        ),
+    ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -38,6 +45,11 @@ def evaluate(
     from augend.evaluate.judge import judge
 
     _load_plugins(plugin)
+    if shifts is not None:
+        from augend.cli.shifts import show_shifts
+
+        show_shifts(run, shifts, data_word(data) if data else None, data_root, as_json)
+        return
     found = judge(run, data_word(data) if data else None, data_root)
     if as_json:
         print(json.dumps(found))

@@ -1,0 +1,149 @@
+"""Trained models on test pictures that are changed in a fixed way: one run, or every trial of a study."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augend.contract import AugendError
+from augend.data import load as load_data
+from augend.data.pictures import Pictures, Split
+from augend.evaluate.load import Classifier, load
+from augend.evaluate.shifts import chosen, look, summary, variation
+from augend.names import load_plugin
+from augend.runner.folder import RunFolder
+from augend.runner.job import Job, Kept, load_splits
+from augend.study.evidence import FINISHED, read_json, read_record
+from augend.study.statistics import Estimate, mean_of
+
+__all__ = ["shifted"]
+
+Progress = Callable[[str, int, int], None]
+Shown = tuple[Pictures, torch.Tensor]
+
+
+def shifted(
+    path: Path, shifts: str, *, data: str | None = None, root: str | None = None, after: Progress | None = None
+) -> dict[str, Any]:
+    """How a model's accuracy, predictions and features move with its test pictures.
+
+    Args:
+        path: a run's folder, a model file (with `data`), or a study's folder: then all its finished trials.
+        shifts: ``all``, or names of `augend.evaluate.shifts.SHIFTS` separated by commas.
+        data: another data set's test pictures; its classes must be the model's.
+        root: folder of named data sets.
+        after: called with (which model, pictures done, pictures in all).
+
+    Returns:
+        For a run: `shifts` (accuracy and paired change with intervals over the pictures) and `variation` between every two
+        sets. For a study: recipe -> shift -> the mean accuracy over its repeats, and its paired difference from the
+        reference's, with 95 % intervals; variation likewise.
+    """
+    if (path / "study.json").is_file():
+        return _study(path, shifts, data, root, after)
+    model = load(path)
+    names = chosen(shifts, model.shape[0])
+    shown = _shown(path, model, data, root, {})
+    found = _one(model, shown, names, None if after is None else lambda done, total: after(str(path), done, total))
+    return {"model": str(path), "data": data, **found}
+
+
+def _one(model: Classifier, shown: Shown, names: list[str], after: Callable[[int, int], None] | None) -> dict[str, Any]:
+    looks = look(model, *shown, names, after)
+    return {"shifts": summary(looks), "variation": variation(looks)}
+
+
+def _shown(path: Path, model: Classifier, data: str | None, root: str | None, kept: Kept) -> Shown:
+    """The test pictures that a model is shown, and their labels as its class numbers."""
+    if data is not None:
+        split = load_data(data, root=root, size=max(model.shape[1:]))
+    elif (path / "run.json").is_file():
+        job = Job.from_json(RunFolder(path).read("run.json")["job"])
+        for plugin in job.plugins:
+            load_plugin(plugin)
+        split = load_splits(dataclasses.replace(job, root=root or job.root), kept=kept)["main"]
+    else:
+        raise AugendError(
+            f"{path}: no run, so its test pictures are not known; name data to judge a model file: --data"
+        )
+    return _labelled(split, model, data or str(path))
+
+
+def _labelled(split: Split, model: Classifier, what: str) -> Shown:
+    unknown = [name for name in split.classes if name not in model.classes]
+    if unknown:
+        raise AugendError(f"{what}: class {unknown[0]!r} is none of the model's")
+    if tuple(split.shape) != tuple(model.shape):
+        raise AugendError(
+            f"{what}: pictures are {' x '.join(map(str, split.shape))}, the model takes {' x '.join(map(str, model.shape))}"
+        )
+    if not len(split.test):
+        raise AugendError(f"{what}: there are no test pictures")
+    own = torch.tensor([model.classes.index(name) for name in split.classes])
+    return split.test, own[split.test.labels]
+
+
+def _study(path: Path, shifts: str, data: str | None, root: str | None, after: Progress | None) -> dict[str, Any]:
+    record = read_record(path)
+    kept: Kept = {}
+    trials: dict[tuple[str, int], dict[str, Any]] = {}
+    for recipe in record.recipes:
+        for repeat in range(recipe.repeats):
+            folder = path / "trials" / f"{recipe.name}-r{repeat}"
+            if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
+                continue
+            model = load(folder)
+            names = chosen(shifts, model.shape[0])
+            shown = _shown(folder, model, data, root, kept)
+            said = None if after is None else _said(after, folder.name)
+            trials[recipe.name, repeat] = _one(model, shown, names, said)
+    if not trials:
+        raise AugendError(f"{path}: no trial of this study is finished")
+    return {
+        "study": str(path),
+        "data": data,
+        "reference": record.reference,
+        "recipes": _gathered(record.reference, trials),
+    }
+
+
+def _said(after: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: after(name, done, total)
+
+
+def _gathered(reference: str, trials: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(recipe for recipe, _ in trials):
+        own = {repeat: trial for (recipe, repeat), trial in trials.items() if recipe == name}
+        theirs = {repeat: trial for (recipe, repeat), trial in trials.items() if recipe == reference}
+        both = [repeat for repeat in own if repeat in theirs and name != reference]
+        first = next(iter(own.values()))
+        found[name] = {
+            "repeats": len(own),
+            "shifts": {
+                shift: {
+                    "accuracy": _estimate([trial["shifts"][shift]["accuracy"] for trial in own.values()]),
+                    "versus_reference": _estimate(
+                        [own[r]["shifts"][shift]["accuracy"] - theirs[r]["shifts"][shift]["accuracy"] for r in both]
+                    ),
+                }
+                for shift in first["shifts"]
+            },
+            "variation": {
+                pair: {kind: _estimate([trial["variation"][pair][kind] for trial in own.values()]) for kind in kinds}
+                for pair, kinds in first["variation"].items()
+            },
+        }
+    return found
+
+
+def _estimate(values: list[float]) -> dict[str, Any] | None:
+    found: Estimate | None = mean_of(values)
+    if found is None:
+        return None
+    low, high = found.interval or (None, None)
+    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
