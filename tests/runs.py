@@ -127,6 +127,7 @@ def same_run(one: Path, other: Path) -> None:
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     assert lines(one) == lines(other)
+    assert [list(line) for line in lines(one)] == [list(line) for line in lines(other)]  # sums are taken in this order
     assert ledger(one) == ledger(other)
     for name in ("predictions.npz", "model.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -289,7 +289,7 @@ def test_mixing_above_a_cached_trunk(bank: bool) -> None:
         }
     )
     plain, _ = scene_of({"augment": [{"crop": 2} if bank else "hflip"], "train": "net[classify:]"})
-    routes = worth_caching(scene, 1000, 1 << 30)
+    routes = worth_caching(scene, 1000)
     assert [route.name for route in routes] == ["net"]
     net = networks.stages("net")
     fill_banks(scene, routes, seed=0, forward=lambda route, x: net(x, route.frozen_wants))

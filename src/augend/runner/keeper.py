@@ -170,7 +170,8 @@ class Keeper:
             self.average.load_state_dict(_under("avg/", self._restored))
             if self.at.step:
                 scene.order.load_state_dict(_under("order/", self._restored))
-                self.sums = {k: v.to(self.fabric.device) for k, v in _under("sum/", self._restored).items()}
+                sums = _under("sum/", self._restored)  # a file has no order, and their sum has one
+                self.sums = {k: sums[k].to(self.fabric.device) for k in scene.phase.terms if k in sums}
                 epoch = self._restored.get("epoch")
                 self.epoch_sum = None if epoch is None else epoch.to(self.fabric.device)
             self._restored = {}
