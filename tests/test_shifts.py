@@ -94,12 +94,14 @@ def test_a_study_takes_every_trial_and_pairs_the_repeats(tmp_path: Path) -> None
     out = tmp_path / "study"
     compare(SMALL, ["plain", "augmented"], repeats=2, budget="30step", out=out, model="small")
     found = shifted(out, "rotate")
-    each = {
-        name: [shifted(out / "trials" / f"{name}-r{r}", "rotate") for r in range(2)] for name in ("plain", "augmented")
-    }
-    values = {name: [one["shifts"]["rotate"]["accuracy"] for one in runs] for name, runs in each.items()}
-    assert found["reference"] == "augmented" or found["reference"] == "plain"
+    own = json.loads((out / "results.json").read_text())["recipes"]
+    for name, recipe in found["recipes"].items():  # as they are, the pictures give what the study itself says
+        level = recipe["shifts"]["original"]["accuracy"]
+        for key in ("mean", "low", "high"):
+            assert level[key] == pytest.approx(own[name]["test"][key], abs=1e-9), name
     other = "plain" if found["reference"] == "augmented" else "augmented"
+    each = {name: [shifted(out / "trials" / f"{name}-r{r}", "rotate") for r in range(2)] for name in found["recipes"]}
+    values = {name: [one["shifts"]["rotate"]["accuracy"] for one in runs] for name, runs in each.items()}
     rotate: dict[str, Any] = found["recipes"][other]["shifts"]["rotate"]
     assert rotate["accuracy"]["mean"] == pytest.approx(np.mean(values[other]))
     differences = np.subtract(values[other], values[found["reference"]])

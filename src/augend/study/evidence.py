@@ -171,6 +171,11 @@ def read_rows(path: Path) -> dict[str, NDArray[Any]]:
     return rows
 
 
+def shown_by(ids: Sequence[str]) -> NDArray[np.str_]:
+    """Which picture each row shows: its id, without the angle where it is a rotated copy."""
+    return np.array([_COPY.sub("", name) for name in ids])
+
+
 def _scored(rows: dict[str, NDArray[Any]], split: str) -> Scored:
     chosen = np.flatnonzero(rows["split"] == split)
     chosen = chosen[np.argsort(rows["ids"][chosen], kind="stable")]
@@ -178,7 +183,7 @@ def _scored(rows: dict[str, NDArray[Any]], split: str) -> Scored:
     ids = rows["ids"][chosen]
     return Scored(
         ids,
-        np.array([_COPY.sub("", name) for name in ids.tolist()]),
+        shown_by(ids.tolist()),
         labels,
         metrics.predicted(shown),
         np.nan_to_num(shown.max(axis=1).astype(np.float64), nan=0.0),

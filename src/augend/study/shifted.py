@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.load import Classifier, load
-from augend.evaluate.shifts import chosen, look, summary, variation
+from augend.evaluate.shifts import Looks, chosen, look, summary, variation
 from augend.names import load_plugin
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept, load_splits
-from augend.study.evidence import FINISHED, read_json, read_record
+from augend.study.evidence import FINISHED, Evidence, Scored, Trial, read_json, read_record, shown_by
 from augend.study.statistics import Estimate, mean_of
 
 __all__ = ["shifted"]
@@ -41,7 +43,7 @@ def shifted(
     Returns:
         For a run: `shifts` (accuracy and paired change with intervals over the pictures) and `variation` between every two
         sets. For a study: recipe -> shift -> the mean accuracy over its repeats, and its paired difference from the
-        reference's, with 95 % intervals; variation likewise.
+        reference's, with the 95 % intervals of every study; variation with intervals over the repeats alone.
     """
     if (path / "study.json").is_file():
         return _study(path, shifts, data, root, after)
@@ -89,25 +91,38 @@ def _labelled(split: Split, model: Classifier, what: str) -> Shown:
 
 def _study(path: Path, shifts: str, data: str | None, root: str | None, after: Progress | None) -> dict[str, Any]:
     record = read_record(path)
+    if data is not None:  # one set of pictures for all repeats
+        record = dataclasses.replace(record, fixed_test=True)
     kept: Kept = {}
-    trials: dict[tuple[str, int], dict[str, Any]] = {}
+    trials: list[Trial] = []
+    apart: dict[str, list[dict[str, dict[str, float]]]] = {}
     for recipe in record.recipes:
         for repeat in range(recipe.repeats):
             folder = path / "trials" / f"{recipe.name}-r{repeat}"
             if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
                 continue
             model = load(folder)
-            names = chosen(shifts, model.shape[0])
-            shown = _shown(folder, model, data, root, kept)
+            pictures, labels = _shown(folder, model, data, root, kept)
             said = None if after is None else _said(after, folder.name)
-            trials[recipe.name, repeat] = _one(model, shown, names, said)
+            looks = look(model, pictures, labels, chosen(shifts, model.shape[0]), said)
+            trials.append(Trial(recipe.name, repeat, folder, _splits(looks, pictures), 0, {}))
+            apart.setdefault(recipe.name, []).append(variation(looks))
     if not trials:
         raise AugendError(f"{path}: no trial of this study is finished")
     return {
         "study": str(path),
         "data": data,
         "reference": record.reference,
-        "recipes": _gathered(record.reference, trials),
+        "recipes": _gathered(Evidence(record, trials), apart),
+    }
+
+
+def _splits(looks: Looks, pictures: Pictures) -> dict[str, Scored]:
+    """Each shift as a split, so that a study's own statistics apply: what repeats and pictures share is in the intervals."""
+    ids, shows = np.array(pictures.ids), shown_by(pictures.ids)
+    nothing = np.zeros(len(ids))
+    return {
+        name: Scored(ids, shows, looks.labels, logits.argmax(1), nothing, 0.0) for name, logits in looks.logits.items()
     }
 
 
@@ -115,35 +130,34 @@ def _said(after: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: after(name, done, total)
 
 
-def _gathered(reference: str, trials: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(recipe for recipe, _ in trials):
-        own = {repeat: trial for (recipe, repeat), trial in trials.items() if recipe == name}
-        theirs = {repeat: trial for (recipe, repeat), trial in trials.items() if recipe == reference}
-        both = [repeat for repeat in own if repeat in theirs and name != reference]
-        first = next(iter(own.values()))
+def _gathered(evidence: Evidence, apart: dict[str, list[dict[str, dict[str, float]]]]) -> dict[str, Any]:
+    reference, found = evidence.record.reference, {}
+    for name, pairs in apart.items():
+        compared = name != reference and reference in apart
+        first = evidence.trials[name, evidence.repeats(name)[0]]
         found[name] = {
-            "repeats": len(own),
+            "repeats": len(pairs),
             "shifts": {
                 shift: {
-                    "accuracy": _estimate([trial["shifts"][shift]["accuracy"] for trial in own.values()]),
-                    "versus_reference": _estimate(
-                        [own[r]["shifts"][shift]["accuracy"] - theirs[r]["shifts"][shift]["accuracy"] for r in both]
+                    "accuracy": _said_of(evidence.level(name, shift, "accuracy"), 0.0, 1.0),
+                    "versus_reference": _said_of(
+                        evidence.difference(name, reference, shift, "accuracy") if compared else None
                     ),
                 }
-                for shift in first["shifts"]
+                for shift in first.splits
             },
             "variation": {
-                pair: {kind: _estimate([trial["variation"][pair][kind] for trial in own.values()]) for kind in kinds}
-                for pair, kinds in first["variation"].items()
+                pair: {kind: _said_of(mean_of([one[pair][kind] for one in pairs])) for kind in kinds}
+                for pair, kinds in pairs[0].items()
             },
         }
     return found
 
 
-def _estimate(values: list[float]) -> dict[str, Any] | None:
-    found: Estimate | None = mean_of(values)
+def _said_of(found: Estimate | None, least: float = -math.inf, most: float = math.inf) -> dict[str, Any] | None:
     if found is None:
         return None
-    low, high = found.interval or (None, None)
+    low, high = (
+        (None, None) if found.interval is None else (max(least, found.interval[0]), min(most, found.interval[1]))
+    )
     return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
