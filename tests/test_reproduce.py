@@ -200,6 +200,7 @@ def test_what_a_study_was_made_with_stands(arguments: list[str], fragment: str, 
         (["factoring/table-1", "--bases", "runs/some"], "its rows start from nothing; leave --bases out"),
         (["embedding/table-2", "--protocol", "resnet18"], "no protocol 'resnet18' at scale cpu (known: small)"),
         (["embedding/table-2", "--rows", "transfer-nome"], "did you mean 'transfer-none'"),
+        (["embedding/table-2", "--bases", __file__], "a file, not a folder; give another --bases"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def reproduce(
     """Run a table or figure of a paper again: our numbers beside the printed ones, and a verdict on each claim."""
     from augend.report import reproduction
     from augend.study import reproduce as study_reproduce
+    from augend.study.compare import check_free
     from augend.study.tables import known_tables, load_table
 
     if table is None:
@@ -75,7 +76,10 @@ def reproduce(
         raise AugendError(f"{table}: its rows start from nothing; leave --bases out")
     if wanted.bases is not None and asked is not None and not (folder / "study.json").is_file():
         wanted.chosen(table, asked.protocol, only)  # a mistake is said before bases are trained
+        check_free(folder)
         bases = bases or default_folder(wanted.bases, asked.protocol, asked.scale, folder.parent)
+        if not (bases / "study.json").is_file():
+            check_free(bases, "--bases")
         if not _trained(wanted.bases, asked, bases, repeats or asked.repeats, given, prepare_only):
             return
     study = study_reproduce.open_reproduction(

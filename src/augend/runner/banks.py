@@ -212,8 +212,9 @@ def fill_bank(
             first = forward(show(torch.arange(size)))
         _wait()
         timed.append(first)
+        taken = time.perf_counter() - begun
         large = beside * total * _bytes(first) > CACHE_BYTES
-        if filling.lending.wants(first, beside * total, (time.perf_counter() - begun) * total / size):
+        if filling.lending.wants(first, beside * total, taken * total / size):
             found = filling.lending.filled(scene.phase.networks, wanted, show, forward, total, size, first, told)
             if found is not None:
                 filling.seconds["bank"] += found[1]
@@ -224,6 +225,7 @@ def fill_bank(
                 f"phase {scene.spec.name!r}: its embeddings need {beside * total * _bytes(first) / 1e9:.2g} GB, which "
                 f"{filling.lending.folder} cannot take; make room, name another folder (AUGEND_CACHE), or write cache: false"
             )
+        begun = time.perf_counter() - taken  # what a shelf tried in vain is nobody's
     resident = fill(compute, total, size, told)
     _wait()
     filling.seconds["cache"] += time.perf_counter() - begun

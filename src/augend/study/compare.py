@@ -48,6 +48,13 @@ def next_folder(command: str, data: str) -> Path:
     return path
 
 
+def check_free(out: Path, option: str = "--out") -> None:
+    """Refuse a place where a new study cannot begin."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
+        raise AugendError(f"{out}: {kind}; give another {option}")
+
+
 def open_study(
     out: Path,
     given: Mapping[str, Any],
@@ -69,9 +76,7 @@ def open_study(
     if (out / "study.json").is_file():
         study = _continued(out, given)
     else:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
-            raise AugendError(f"{out}: {kind}; give another --out")
+        check_free(out)
         study = plan_study(out, _with_length(Request(**given)), command, begun, progress)
         _write(study)
     prepare(study, command)
