@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "affine": {"degrees": 20, "translate": (0.1, 0.1)},
     "torchvision": {"name": "RandomPerspective", "distortion_scale": 0.3},
     "apply": {"network": "negative"},
+    "one-of": {"of": ["hflip", [{"rotate": 20}, {"noise": {"sigma": 0.2}}]], "p": 0.9},
 }
 WORDS = sorted(word for word, target in names.BUILTIN["augment"].items() if target.startswith("augend.augment."))
 PIXEL_WORDS = [word for word in WORDS if hasattr(names.lookup("augment", word), "apply")]

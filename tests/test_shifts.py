@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from augend import AugendError, load
 from augend.evaluate import shifts
-from augend.evaluate.shifts import Looks, chosen, look, summary, variation
+from augend.evaluate.shifts import Looks, chosen, look, shifting, summary, variation
 from augend.runner.job import Job
 from augend.study.compare import compare
 from augend.study.shifted import shifted
@@ -46,7 +46,7 @@ def test_the_original_is_what_the_run_predicted(run: Path) -> None:
 def test_a_flip_by_hand(run: Path) -> None:
     model = load(run)
     test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
-    looks = look(model, test, test.labels, ["original", "hflip"])
+    looks = look(model, test, test.labels, shifting(["original", "hflip"], test.shape))
     with torch.no_grad():
         flipped = model(test.pixels.flip(-1))
     np.testing.assert_allclose(looks.logits["hflip"], flipped.numpy(), rtol=1e-4, atol=1e-5)
@@ -72,9 +72,9 @@ def test_every_model_sees_the_same_sets_whatever_the_batch(run: Path, monkeypatc
     test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
     names = chosen("all", model.shape[0])
     assert names == ["original", "crop", "hflip", "vflip", "rotate", "brightness"]  # digits are grey
-    one = look(model, test, test.labels, names)
+    one = look(model, test, test.labels, shifting(names, test.shape))
     monkeypatch.setattr(shifts, "BATCH", 7)
-    two = look(model, test, test.labels, names)
+    two = look(model, test, test.labels, shifting(names, test.shape))
     for name in names:
         np.testing.assert_allclose(one.logits[name], two.logits[name], rtol=1e-4, atol=1e-5)
     assert all(not np.allclose(one.logits[name], one.logits["original"], atol=1e-3) for name in names[1:])

@@ -41,6 +41,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "erase": "augend.augment.colour:Erase",
         "noise": "augend.augment.colour:Noise",
         "trivial": "augend.augment.trivial:Trivial",
+        "one-of": "augend.augment.oneof:OneOf",
         "mixup": "augend.augment.mix:MixUp",
         "cutmix": "augend.augment.mix:CutMix",
         "torchvision": "augend.augment.foreign:Torchvision",

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from augend.cli import compare, data, model, recipes, reproduce, train
+from augend.cli import compare, data, model, recipes, reproduce, sensitivity, train
 from augend.contract import AugendError, Saved
 from augend.interrupt import leave
 
@@ -31,6 +31,7 @@ compare.add_to(app)
 train.add_to(app)
 model.add_to(app)
 reproduce.add_to(app)
+sensitivity.add_to(app)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 

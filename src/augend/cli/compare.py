@@ -17,7 +17,9 @@ from augend.cli.options import (
     SETTINGS,
     Augmentations,
     Budget,
+    FalseLabels,
     Fit,
+    Fraction,
     Group,
     Json,
     Model,
@@ -27,6 +29,7 @@ from augend.cli.options import (
     Size,
     Weights,
     data_word,
+    pixels_override,
     plugin_paths,
 )
 from augend.contract import AugendError
@@ -86,6 +89,8 @@ def compare(
     ] = None,
     group: Group = None,
     fit: Fit = None,
+    fraction: Fraction = None,
+    false_labels: FalseLabels = None,
     seed: Annotated[int | None, typer.Option(help="The base seed (default 0).", show_default=False)] = None,
     margin: Annotated[
         float | None, typer.Option(help="Points of accuracy that matter (default 1).", show_default=False)
@@ -126,6 +131,8 @@ def compare(
         "regime": regime,
         "group": group,
         "fit": fit,
+        "fraction": fraction,
+        "false_labels": false_labels,
         "settings": settings,
         "model": model,
         "seed": seed,
@@ -133,7 +140,7 @@ def compare(
         "root": data_root,
         "size": size,
         "precision": precision,
-        "overrides": (*(set_ or ()), *([f"pixels={augment}"] if augment else ())) or None,
+        "overrides": (*(set_ or ()), *pixels_override(augment)) or None,
         "plugins": plugin_paths(plugin) or None,
     }
     folder = out or next_folder("compare", data or DIGITS)
@@ -251,8 +258,11 @@ def report(
     """Gather the finished trials of a study: choose, read the test sets, write table and page."""
     from augend import report as writer
     from augend.study import results
+    from augend.study.evidence import read_record
     from augend.study.running import leave_model
 
+    if "sensitivity" in read_record(study).raw:
+        raise AugendError(f"{study}: compares no recipes; gather it with: augend sensitivity --out {study}")
     found = results.write(study)
     leave_model(study, found)
     writer.write(study, found)

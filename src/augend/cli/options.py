@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from augend.contract import AugendError
 
 DATA = "A folder of class folders, a table of paths and labels (CSV), or digits, mnist, cifar10, cifar100."
 Root = Annotated[
@@ -36,7 +39,7 @@ Augmentations = Annotated[
     str | None,
     typer.Option(
         "--augment",
-        help="What `pixels` means: none, light, standard or strong, safe for the labels.",
+        help="What `pixels` means: none, light, standard or strong, safe for the labels; or a file that says `pixels: […]`.",
         show_default=False,
     ),
 ]
@@ -62,6 +65,18 @@ Fit = Annotated[
         show_default=False,
     ),
 ]
+Fraction = Annotated[
+    float | None,
+    typer.Option("--fraction", help="Share of the training pictures that is used (default 1).", show_default=False),
+]
+FalseLabels = Annotated[
+    float | None,
+    typer.Option(
+        "--false-labels",
+        help="Probability for a training label to be drawn anew from all classes (default 0).",
+        show_default=False,
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="A Python file that registers components of yours.", show_default=False),
@@ -73,6 +88,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print results as JSON on std
 def plugin_paths(plugins: list[Path] | None) -> tuple[str, ...]:
     """Absolute paths, so that a run resumes from another folder."""
     return tuple(str(path.resolve()) for path in plugins or ())
+
+
+def pixels_override(augment: str | None) -> tuple[str, ...]:
+    """What ``--augment`` overrides: a named set, augmentations as a recipe writes them, or a file with ``pixels``."""
+    if augment is None:
+        return ()
+    if not augment.endswith((".yaml", ".yml")):
+        return (f"pixels={augment}",)
+    from augend.recipes.reading import read
+
+    found = read(augment)
+    if not isinstance(found, dict) or list(found) != ["pixels"]:
+        raise AugendError(f"{augment}: --augment takes a file with the one key pixels, as `pixels: [hflip, crop]`")
+    return (f"pixels={json.dumps(found['pixels'])}",)
 
 
 def data_word(data: str) -> str:

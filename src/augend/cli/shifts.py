@@ -14,15 +14,19 @@ __all__ = ["show_shifts"]
 
 def show_shifts(run: Path, shifts: str, data: str | None, root: str | None, as_json: bool) -> None:
     """Show a model, or all models of a study, test pictures that are changed in a fixed way, and print what came out."""
+    from augend.report.shifted_page import write
     from augend.study.shifted import shifted
 
     found = shifted(run, shifts, data=data, root=root, after=_progress if sys.stderr.isatty() else None)
+    page = write(run, found) if run.is_dir() else None
     if as_json:
         print(json.dumps(found))
     elif "recipes" in found:
         _study(found)
     else:
         _run(found)
+    if page is not None and not as_json:
+        typer.echo(f"As a page: {page}")
 
 
 def _progress(name: str, done: int, total: int) -> None:

@@ -14,7 +14,9 @@ from augend.cli.options import (
     DATA,
     Augmentations,
     Budget,
+    FalseLabels,
     Fit,
+    Fraction,
     Group,
     Json,
     Model,
@@ -27,6 +29,7 @@ from augend.cli.options import (
     Size,
     Weights,
     data_word,
+    pixels_override,
     plugin_paths,
 )
 
@@ -50,6 +53,8 @@ def train(
     size: Size = None,
     group: Group = None,
     fit: Fit = None,
+    fraction: Fraction = None,
+    false_labels: FalseLabels = None,
     precision: Precision = "auto",
     threads: Annotated[
         int | None, typer.Option(help="Threads of the CPU (default: its cores).", show_default=False)
@@ -81,7 +86,7 @@ def train(
         data=data_word(data),
         recipe=recipe,
         settings=settings,
-        overrides=(*(overrides or ()), *(set_ or ()), *([f"pixels={augment}"] if augment else ())),
+        overrides=(*(overrides or ()), *(set_ or ()), *pixels_override(augment)),
         params={} if weights is None else {"weights": str(weights.resolve())},
         model=model,
         budget=budget,
@@ -90,6 +95,8 @@ def train(
         size=size,
         group=group,
         fit=fit or "crop",
+        fraction=1.0 if fraction is None else fraction,
+        false_labels=false_labels or 0.0,
         plugins=plugins,
     )
     folder = RunFolder(out or next_folder("train", data))

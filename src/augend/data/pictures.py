@@ -326,6 +326,46 @@ class Split:
         held = {name: self.train.take(part) for name, part in zip(parts, index[1:], strict=True)}
         return dataclasses.replace(self, train=self.train.take(index[0]), held={**self.held, **held})
 
+    def poorer(self, fraction: float = 1.0, false_labels: float = 0.0) -> Split:
+        """The same split with fewer training pictures, or with false labels among them; drawn with its seed and repeat.
+
+        Validation and test pictures and their labels stay as they are.
+
+        Args:
+            fraction: of the training pictures that are kept, above 0 up to 1; stratified, groups stay together.
+            false_labels: probability for a training label to be drawn anew from all classes, its own included (so of C
+                classes a share of ``false_labels * (C - 1) / C`` is wrong).
+
+        Example:
+            >>> from augend.data import load
+            >>> split = load("digits").poorer(fraction=0.5, false_labels=0.2)
+            >>> len(split.train), split.notes[-1]
+            (540, '104 of 540 training labels are false (each drawn anew with probability 0.2)')
+        """
+        for option, value, fits in (
+            ("fraction", fraction, 0 < fraction <= 1),
+            ("false-labels", false_labels, 0 <= false_labels <= 1),
+        ):
+            if not fits:
+                raise AugendError(f"--{option} is {value:g}; it is a share from 0 to 1")
+        train, notes = self.train, list(self.notes)
+        if fraction < 1:
+            draws = Draws(self.seed, "data/fraction", self.repeat)
+            train = train.take(
+                stratified(train.labels, (None, fraction), draws, what=self.name, groups=train.groups)[1]
+            )
+            notes.append(f"{len(train)} of {len(self.train)} training pictures are used")
+        if false_labels > 0:
+            draws = Draws(self.seed, "data/false-labels", self.repeat, len(train))
+            anew = draws.integers(len(self.classes))[:, 0].to(train.labels.device)
+            drawn = draws.child("which").bernoulli(false_labels)[:, 0].to(train.labels.device)
+            labels = torch.where(drawn, anew, train.labels)
+            wrong = int((labels != train.labels).sum())
+            train = dataclasses.replace(train, labels=labels)
+            how = f"each drawn anew with probability {false_labels:g}"
+            notes.append(f"{wrong} of {len(train)} training labels are false ({how})")
+        return dataclasses.replace(self, train=train, notes=tuple(notes))
+
     def majority(self, piece: str = "test") -> tuple[str, float]:
         """The largest class of train, and the accuracy in `piece` of always answering it."""
         largest = max(range(len(self.classes)), key=self.train.counts(len(self.classes)).__getitem__)

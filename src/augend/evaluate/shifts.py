@@ -27,7 +27,7 @@ from augend.names import nearest
 from augend.pixels import to_float
 from augend.randomness import Draws
 
-__all__ = ["ORIGINAL", "SHIFTS", "Looks", "chosen", "look", "summary", "variation"]
+__all__ = ["ORIGINAL", "SHIFTS", "Looks", "apart", "chosen", "look", "shifting", "summary", "variation"]
 
 ORIGINAL = "original"
 SHIFTS: dict[str, tuple[Component, ...]] = {
@@ -62,6 +62,11 @@ def chosen(text: str, channels: int) -> list[str]:
     return [ORIGINAL, *dict.fromkeys(named)]
 
 
+def shifting(shifts: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Chain]:
+    """What is done to pictures ``(C, H, W)`` under each of `SHIFTS`; `ORIGINAL` is an empty chain."""
+    return {name: Chain([build(one) for one in SHIFTS.get(name, ())], shape[1:]) for name in shifts}
+
+
 @dataclass(frozen=True)
 class Looks:
     """What a model makes of one set of pictures under several shifts.
@@ -86,22 +91,25 @@ def look(
     model: Classifier,
     pictures: Pictures,
     labels: Tensor,
-    shifts: Sequence[str],
+    chains: Mapping[str, Chain],
     after: Callable[[int, int], None] | None = None,
+    *,
+    keep_features: bool = True,
 ) -> Looks:
     """Show a model all pictures under every shift.
 
     Args:
         model: in eval mode; pictures have its training shape.
         labels: int64 ``(N,)``, class numbers of the model.
-        shifts: of `SHIFTS`, or `ORIGINAL`.
+        chains: name of a shift -> what is done to each picture (`shifting`); an empty chain leaves it.
         after: called with (pictures done, pictures in all).
+        keep_features: False: logits alone.
     """
+    shifts = list(chains)
     logits: dict[str, list[Tensor]] = {name: [] for name in shifts}
     features: dict[str, list[Tensor]] = {name: [] for name in shifts}
-    chains = {name: Chain([build(one) for one in SHIFTS.get(name, ())], pictures.shape[1:]) for name in shifts}
     asked = Address(model.result), Address(model.result, "features")
-    has = "features" in model.networks.stages(model.result).outputs
+    has = keep_features and "features" in model.networks.stages(model.result).outputs
     done, total = 0, len(shifts) * len(pictures)
     with torch.no_grad():
         for numbers in torch.split(torch.arange(len(pictures)), BATCH):
@@ -147,15 +155,20 @@ def summary(looks: Looks) -> dict[str, dict[str, Any]]:
     return found
 
 
+def apart(looks: Looks, a: str, b: str) -> NDArray[np.float64]:
+    """KL(p_a || p_b) + KL(p_b || p_a) of each picture's predictions under two shifts, nats, ``(N,)``."""
+    one, two = (functional.log_softmax(torch.from_numpy(looks.logits[name]).double(), 1) for name in (a, b))
+    found: NDArray[np.float64] = ((one.exp() - two.exp()) * (one - two)).sum(1).numpy()
+    return found
+
+
 def variation(looks: Looks) -> dict[str, dict[str, float]]:
     """For each pair of sets the mean over pictures of how far predictions and features are apart (Figure 5 of the
     invariance paper): ``kl``, both directions summed, and ``features``, the distance of the features.
     """
-    logs = {name: functional.log_softmax(torch.from_numpy(one).double(), 1) for name, one in looks.logits.items()}
     found = {}
     for a, b in itertools.combinations(looks.logits, 2):
-        apart = (logs[a].exp() - logs[b].exp()) * (logs[a] - logs[b])  # KL of both directions, summed over classes
-        pair = {"kl": float(apart.sum(1).mean())}
+        pair = {"kl": float(apart(looks, a, b).mean())}
         if looks.features:
             pair["features"] = float(np.linalg.norm(looks.features[a] - looks.features[b], axis=1).mean())
         found[f"{a}, {b}"] = pair

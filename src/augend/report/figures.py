@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augend.report.plots import COLOURS, WIDTH, curves, draw, place
+from augend.report.shifts import levels, variation, views
 from augend.study.evidence import read_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def draw_figures(study: Path, found: dict[str, Any], asked: tuple[dict[str, Any]
         "curves": _rows_curves,
         "monitor": _monitored,
         "copies": _copies,
+        "levels": levels,
+        "variation": variation,
+        "views": views,
     }
 
     def drawer(figure: Figure, one: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from augend.runner.folder import RunFolder
 from augend.runner.job import Job, load_splits
 from augend.study.evidence import read_json
 
-__all__ = ["mistakes", "phases"]
+__all__ = ["as_address", "mistakes", "phases"]
 
 GRID_BYTES = 2_500_000  # of all grids of a page
 GRID_WIDTH = 860  # pixels: twice what a screen gives one
@@ -143,5 +143,9 @@ def _stored(run: Path, ids: Sequence[str]) -> list[str] | None:
 def _thumb(image: Image.Image) -> str:
     scale = THUMB / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(small)).decode()}"
+    return as_address(image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS))
+
+
+def as_address(image: Image.Image) -> str:
+    """An image as the address of a JPEG inside the page."""
+    return f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image)).decode()}"

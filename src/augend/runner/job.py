@@ -48,6 +48,8 @@ class Job:
         fit: how a folder's pictures become squares: "crop" or "pad".
         plugins: files that register components.
         refit: "train", or what a study's last model is trained on: "trainval" (validation pictures too) or "all".
+        fraction: of the training pictures that are used; `false_labels`: probability for a training label to be drawn
+            anew from all classes. See `augend.data.pictures.Split.poorer`.
     """
 
     data: str
@@ -65,6 +67,8 @@ class Job:
     plugins: tuple[str, ...] = ()
     refit: str = "train"
     fit: str = "crop"
+    fraction: float = 1.0
+    false_labels: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -123,7 +127,12 @@ def load_splits(
         return kept[key]
 
     splits = {role: read(text) for role, text in words.items()}
-    return {**splits, "main": widened(splits["main"], job.refit)}
+    return {**splits, "main": _trained_on(splits["main"], job)}
+
+
+def _trained_on(split: Split, job: Job) -> Split:
+    split = widened(split, job.refit)
+    return split.poorer(job.fraction, job.false_labels) if (job.fraction, job.false_labels) != (1.0, 0.0) else split
 
 
 def widened(split: Split, refit: str) -> Split:

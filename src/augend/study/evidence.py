@@ -191,8 +191,12 @@ def _scored(rows: dict[str, NDArray[Any]], split: str) -> Scored:
     )
 
 
-def read_trials(record: Record, *, test: bool) -> list[Trial]:
-    """The finished trials, by recipe and repeat. With ``test=False`` no row of a test set is looked at."""
+def read_trials(record: Record, *, test: bool, peers: bool = False) -> list[Trial]:
+    """The finished trials, by recipe and repeat. With ``test=False`` no row of a test set is looked at.
+
+    Args:
+        peers: also what further networks of a run predict, their splits named as ``peer/test``.
+    """
     trials = []
     for recipe in record.recipes:
         for repeat in range(recipe.repeats):
@@ -210,7 +214,11 @@ def read_trials(record: Record, *, test: bool) -> list[Trial]:
             ledger = read_json(folder / "ledger.json") if (folder / "ledger.json").is_file() else {}
             trained = rows["labels"][rows["split"] == "train"].astype(np.int64)
             largest = int(np.bincount(trained).argmax()) if len(trained) else 0
-            trials.append(Trial(recipe.name, repeat, folder, {s: _scored(rows, s) for s in wanted}, largest, ledger))
+            splits = {s: _scored(rows, s) for s in wanted}
+            for path in sorted(folder.glob("predictions-*.npz")) if peers else ():
+                peer, theirs = path.stem.removeprefix("predictions-"), read_rows(path)
+                splits |= {f"{peer}/{s}": _scored(theirs, s) for s in wanted}
+            trials.append(Trial(recipe.name, repeat, folder, splits, largest, ledger))
     return trials
 
 
@@ -279,7 +287,7 @@ class Evidence:
 
     def fixed(self, split: str) -> bool:
         """Whether all repeats are evaluated on one set of pictures."""
-        return split != "valid" and self.record.fixed_test
+        return split.rpartition("/")[2] != "valid" and self.record.fixed_test
 
     def above_constant(self, name: str, split: str = "valid") -> Estimate:
         """The mean score of a recipe minus that of always answering the largest training class."""

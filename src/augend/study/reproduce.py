@@ -12,14 +12,16 @@ from typing import Any
 
 from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
+from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
-from augend.runner.job import load_splits
+from augend.runner.job import Kept, load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
-from augend.study.evidence import Evidence, Record, read_json, read_record, read_trials
+from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials
 from augend.study.reach import reaches
 from augend.study.request import Request, Study
+from augend.study.shifted import Variation, shift_trial
 from augend.study.statistics import Estimate, mean_of
 from augend.study.tables import Claim, load_table, recipe_text
 from augend.study.trials import trial_name
@@ -27,6 +29,7 @@ from augend.study.trials import trial_name
 __all__ = ["gather", "open_reproduction", "trained", "verdict"]
 
 SAME_COST = 1.02
+SHIFT = "under:"  # and a shift: the test pictures under it, as the finished models see them
 
 
 def open_reproduction(
@@ -80,6 +83,7 @@ def open_reproduction(
         "model": asked.model,
         "overrides": asked.overrides,
         "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
+        "poorer": {row: spec.poorer for row, spec in chosen.items() if spec.poorer},
         "starts": {row: trained(bases, spec.base, most) for row, spec in chosen.items() if spec.base and bases},
         **{key: value for key, value in given.items() if value is not None},
     }
@@ -90,9 +94,11 @@ def open_reproduction(
             "give the same --seed, or another --bases"
         )
     others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
-    splits = load_splits(plain.job(next(iter(texts.values())), 0)) if others else {}
+    kept: Kept = {}
     request["budgets"] = {
-        row: equal_budget(plain.job(texts[row], 0), plain.job(recipe_text(paper, other), 0), splits)
+        row: equal_budget(
+            job := plain.job(texts[row], 0), plain.job(recipe_text(paper, other), 0), load_splits(job, kept=kept)
+        )
         for row, other in others.items()
     }
     study = open_study(out, request, command)
@@ -147,9 +153,12 @@ def gather(study: Path) -> dict[str, Any]:
     about = record.raw["reproduces"]
     table = load_table(about["table"])
     asked = table.asked(about["table"], about["protocol"], about.get("scale"))
-    evidence = Evidence(record, read_trials(record, test=True))
+    trials = read_trials(record, test=True, peers=True)
+    moved = _shifted(trials, table.shifts) if table.shifts else {}
+    evidence = Evidence(record, trials)
     names = [recipe.name for recipe in evidence.recipes]
-    splits = [split for split in asked.columns if split in evidence.splits]
+    columns = {**asked.columns, **{SHIFT + shift: shift for shift in (table.shifts or "").split(",") if shift}}
+    splits = [split for split in columns if any(split in trial.splits for trial in trials)]
     failed = _failed(record)
     reach = reaches(evidence)
     rows = {}
@@ -160,18 +169,22 @@ def gather(study: Path) -> dict[str, Any]:
             "called": row.called,
             "title": recipe.title,
             "printed": row.printed_in(asked.protocol),
-            "logged": row.logged,
+            "logged": row.logged_in(asked.protocol),
             "steps": steps,
             "flops": _flops(evidence, recipe.name) if recipe.name in names else None,
             "to_reference": reach.get(recipe.name),
             "repeats": len(evidence.repeats(recipe.name)),
             "failed": failed.get(recipe.name, []),
             "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
-            "levels": {s: _level(evidence, recipe.name, s) for s in splits} if recipe.name in names else {},
+            "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
             "versus_reference": {
                 s: _said(evidence.difference(recipe.name, record.reference, s))
                 for s in splits
-                if recipe.name in names and record.reference in names and recipe.name != record.reference
+                if recipe.name != record.reference and _has(evidence, s, recipe.name, record.reference)
+            },
+            "variation": {
+                pair: {kind: _said(mean_of([one[pair][kind] for one in moved[recipe.name]])) for kind in kinds}
+                for pair, kinds in (moved[recipe.name][0] if recipe.name in moved else {}).items()
             },
         }
     found = {
@@ -182,13 +195,13 @@ def gather(study: Path) -> dict[str, Any]:
         "title": table.title,
         "source": table.source,
         "about": asked.about,
-        "columns": {split: asked.columns[split] for split in splits},
+        "columns": {split: columns[split] for split in splits},
         "headline": asked.headline,
         "reference": record.reference,
         "sizes": record.sizes,
         "rows": rows,
         "claims": [
-            judged(evidence, claim, asked.headline, rows)
+            judged(evidence, claim, SHIFT + claim.on if claim.on else asked.headline, rows)
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],
@@ -203,6 +216,23 @@ def gather(study: Path) -> dict[str, Any]:
     }
     write_json(study / "reproduction.json", found)
     return found
+
+
+def _has(evidence: Evidence, split: str, *names: str) -> bool:
+    """Whether these recipes have finished repeats, all of which know a split."""
+    known = [evidence.trials[name, r].splits for name in names for r in evidence.repeats(name)]
+    return all(evidence.repeats(name) for name in names) and all(split in splits for splits in known)
+
+
+def _shifted(trials: Sequence[Trial], shifts: str) -> dict[str, list[Variation]]:
+    """Put what models make of shifted test pictures among their splits; row -> how far these move each repeat's."""
+    kept: Kept = {}
+    moved: dict[str, list[Variation]] = {}
+    for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data
+        splits, apart = shift_trial(trial.folder, shifts, kept)
+        trial.splits.update({SHIFT + name: one for name, one in splits.items() if name != ORIGINAL})
+        moved.setdefault(trial.recipe, []).append(apart)
+    return moved
 
 
 def _level(evidence: Evidence, name: str, split: str) -> dict[str, Any]:

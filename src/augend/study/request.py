@@ -50,6 +50,8 @@ class Request:
         budgets: name of a recipe -> a budget of its own.
         fewer: name of a recipe -> repeats, where it shall have fewer.
         starts: name of a recipe -> files of weights, of which repeat r starts from number r.
+        fraction, false_labels: of the training pictures, see `augend.runner.job.Job`.
+        poorer: name of a recipe -> "fraction" and "false_labels" of its own.
     """
 
     data: str = DIGITS
@@ -78,6 +80,9 @@ class Request:
     budgets: Mapping[str, str] = field(default_factory=dict)
     fewer: Mapping[str, int] = field(default_factory=dict)
     starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fraction: float = 1.0
+    false_labels: float = 0.0
+    poorer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -111,7 +116,7 @@ class Request:
             overrides: of this recipe alone (a learning rate that was tuned).
             refit: which pictures are trained on, see `Job`.
         """
-        name = load(recipe).name if self.budgets or self.starts else ""
+        name = load(recipe).name if self.budgets or self.starts or self.poorer else ""
         starts = self.starts.get(name)
         weights = starts[repeat] if starts else self.weights
         return Job(
@@ -130,6 +135,7 @@ class Request:
             fit=self.fit,
             plugins=self.plugins,
             refit=refit,
+            **{"fraction": self.fraction, "false_labels": self.false_labels, **self.poorer.get(name, {})},
         )
 
 

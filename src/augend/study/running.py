@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.contract import Saved
+from augend.contract import AugendError, Saved
 from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
@@ -23,7 +23,7 @@ from augend.study.request import Study
 from augend.study.trials import prepare_trial, state_of, trial_folder, trial_name
 from augend.study.tuning import choose_rates, tuning_jobs
 
-__all__ = ["Listen", "again", "footprint", "leave_model", "prepare", "run_study", "workers_for"]
+__all__ = ["Listen", "again", "footprint", "leave_model", "prepare", "run_study", "run_trials", "workers_for"]
 
 Listen = Callable[[Mapping[str, Any]], None]
 
@@ -105,6 +105,8 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
     """
     from augend import report
 
+    if "sensitivity" in study.record:
+        raise AugendError(f"{study.path}: compares no recipes; continue it with: {again(study)}")
     lock, stop = RunFolder(study.path), Stop()
     lock.lock()
     try:
@@ -124,17 +126,35 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
                 workers.run(_refit(study, gathered))
         leave_model(study.path, gathered)
         report.write(study.path, gathered)
-        if stop.asked:
-            code = 130 if stop.asked == signal.SIGINT else 75
-            raise Saved(f"stopped; finished trials are kept. Continue with: {again(study)}", code)
+        _saved(study, stop)
         return gathered
     finally:
         lock.unlock()
 
 
+def run_trials(study: Study, listen: Listen) -> None:
+    """Run what is pending of a study that chooses nothing. Interrupted, finished trials are kept and `Saved` is raised."""
+    lock, stop = RunFolder(study.path), Stop()
+    lock.lock()
+    try:
+        with stop.listening(), _Workers(study, listen, stop) as workers:
+            workers.run(study.pending)
+        _saved(study, stop)
+    finally:
+        lock.unlock()
+
+
+def _saved(study: Study, stop: Stop) -> None:
+    if stop.asked:
+        code = 130 if stop.asked == signal.SIGINT else 75
+        raise Saved(f"stopped; finished trials are kept. Continue with: {again(study)}", code)
+
+
 def again(study: Study) -> str:
     """The command that continues a study."""
     out = shlex.quote(str(study.path))
+    if "sensitivity" in study.record:
+        return f"augend sensitivity --out {out}"
     about = study.record.get("reproduces")
     if about is None:
         return f"augend compare --out {out}"

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import math
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from augend.address import Address
+from augend.augment import build
+from augend.augment.chain import Chain
+from augend.checkpoint import write_bytes
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.load import Classifier, load
-from augend.evaluate.shifts import Looks, chosen, look, summary, variation
+from augend.evaluate.shifts import SHIFTS, chosen, look, shifting, summary, variation
 from augend.names import load_plugin
+from augend.randomness import Draws
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import FINISHED, Evidence, Scored, Trial, read_json, read_record, shown_by
 from augend.study.statistics import Estimate, mean_of
 
-__all__ = ["shifted"]
+__all__ = ["Variation", "features_of_views", "pictures_of", "shift_trial", "shifted"]
 
 Progress = Callable[[str, int, int], None]
 Shown = tuple[Pictures, torch.Tensor]
+Variation = dict[str, dict[str, float]]
 
 
 def shifted(
@@ -49,18 +59,20 @@ def shifted(
         return _study(path, shifts, data, root, after)
     model = load(path)
     names = chosen(shifts, model.shape[0])
-    shown = _shown(path, model, data, root, {})
+    shown = pictures_of(path, model, data, root, {})
     found = _one(model, shown, names, None if after is None else lambda done, total: after(str(path), done, total))
     return {"model": str(path), "data": data, **found}
 
 
 def _one(model: Classifier, shown: Shown, names: list[str], after: Callable[[int, int], None] | None) -> dict[str, Any]:
-    looks = look(model, *shown, names, after)
+    looks = look(model, *shown, shifting(names, model.shape), after)
     return {"shifts": summary(looks), "variation": variation(looks)}
 
 
-def _shown(path: Path, model: Classifier, data: str | None, root: str | None, kept: Kept) -> Shown:
-    """The test pictures that a model is shown, and their labels as its class numbers."""
+def pictures_of(
+    path: Path, model: Classifier, data: str | None, root: str | None, kept: Kept, piece: str = "test"
+) -> Shown:
+    """The test pictures (or another piece) of a model's data or of `data`, and their labels as its class numbers."""
     if data is not None:
         split = load_data(data, root=root, size=max(model.shape[1:]))
     elif (path / "run.json").is_file():
@@ -72,10 +84,10 @@ def _shown(path: Path, model: Classifier, data: str | None, root: str | None, ke
         raise AugendError(
             f"{path}: no run, so its test pictures are not known; name data to judge a model file: --data"
         )
-    return _labelled(split, model, data or str(path))
+    return _labelled(split, piece, model, data or str(path))
 
 
-def _labelled(split: Split, model: Classifier, what: str) -> Shown:
+def _labelled(split: Split, piece: str, model: Classifier, what: str) -> Shown:
     unknown = [name for name in split.classes if name not in model.classes]
     if unknown:
         raise AugendError(f"{what}: class {unknown[0]!r} is none of the model's")
@@ -83,10 +95,11 @@ def _labelled(split: Split, model: Classifier, what: str) -> Shown:
         raise AugendError(
             f"{what}: pictures are {' x '.join(map(str, split.shape))}, the model takes {' x '.join(map(str, model.shape))}"
         )
-    if not len(split.test):
-        raise AugendError(f"{what}: there are no test pictures")
+    pictures: Pictures = getattr(split, piece)
+    if not len(pictures):
+        raise AugendError(f"{what}: there are no {piece} pictures")
     own = torch.tensor([model.classes.index(name) for name in split.classes])
-    return split.test, own[split.test.labels]
+    return pictures, own[pictures.labels]
 
 
 def _study(path: Path, shifts: str, data: str | None, root: str | None, after: Progress | None) -> dict[str, Any]:
@@ -95,18 +108,15 @@ def _study(path: Path, shifts: str, data: str | None, root: str | None, after: P
         record = dataclasses.replace(record, fixed_test=True)
     kept: Kept = {}
     trials: list[Trial] = []
-    apart: dict[str, list[dict[str, dict[str, float]]]] = {}
+    apart: dict[str, list[Variation]] = {}
     for recipe in record.recipes:
         for repeat in range(recipe.repeats):
             folder = path / "trials" / f"{recipe.name}-r{repeat}"
             if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
                 continue
-            model = load(folder)
-            pictures, labels = _shown(folder, model, data, root, kept)
-            said = None if after is None else _said(after, folder.name)
-            looks = look(model, pictures, labels, chosen(shifts, model.shape[0]), said)
-            trials.append(Trial(recipe.name, repeat, folder, _splits(looks, pictures), 0, {}))
-            apart.setdefault(recipe.name, []).append(variation(looks))
+            splits, moved = shift_trial(folder, shifts, kept, data=data, root=root, after=after)
+            trials.append(Trial(recipe.name, repeat, folder, splits, 0, {}))
+            apart.setdefault(recipe.name, []).append(moved)
     if not trials:
         raise AugendError(f"{path}: no trial of this study is finished")
     return {
@@ -117,20 +127,90 @@ def _study(path: Path, shifts: str, data: str | None, root: str | None, after: P
     }
 
 
-def _splits(looks: Looks, pictures: Pictures) -> dict[str, Scored]:
-    """Each shift as a split, so that a study's own statistics apply: what repeats and pictures share is in the intervals."""
-    ids, shows = np.array(pictures.ids), shown_by(pictures.ids)
-    nothing = np.zeros(len(ids))
-    return {
-        name: Scored(ids, shows, looks.labels, logits.argmax(1), nothing, 0.0) for name, logits in looks.logits.items()
-    }
+def shift_trial(
+    folder: Path,
+    shifts: str,
+    kept: Kept,
+    *,
+    data: str | None = None,
+    root: str | None = None,
+    after: Progress | None = None,
+) -> tuple[dict[str, Scored], Variation]:
+    """What a finished trial's model makes of its test pictures under shifts, and how far they move it.
+
+    What was seen of a trial's own pictures is kept in its ``shifts.npz``, since a finished trial does not change.
+
+    Returns:
+        Each shift as a split, so that a study's own statistics apply: what repeats and pictures share is in the intervals.
+        And `augend.evaluate.shifts.variation`.
+    """
+    file = folder / "shifts.npz"
+    if data is None and (before := _kept_looks(file, shifts)) is not None:
+        return before
+    model = load(folder)
+    pictures, labels_ = pictures_of(folder, model, data, root, kept)
+    said = None if after is None else _said(after, folder.name)
+    looks = look(model, pictures, labels_, shifting(chosen(shifts, model.shape[0]), model.shape), said)
+    answers, moved = {name: logits.argmax(1) for name, logits in looks.logits.items()}, variation(looks)
+    if data is None:
+        about = {"shifts": shifts, "variation": moved}
+        arrays = {f"answers/{name}": one for name, one in answers.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            about=np.array(json.dumps(about)),
+            ids=np.array(pictures.ids),
+            labels=looks.labels,
+            **arrays,
+        )
+        write_bytes(file, buffer.getvalue())
+    return _splits(np.array(pictures.ids), looks.labels, answers), moved
+
+
+def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> NDArray[np.float32]:
+    """Features of a trial's first test pictures in several views each, cropped and with other colours where there are any:
+    ``(pictures, copies, d)``, float32.
+    """
+    model = load(folder)
+    test, _ = pictures_of(folder, model, None, None, kept)
+    names = ["crop", *(["colour"] if model.shape[0] == 3 else [])]
+    chain = Chain([build(one) for name in names for one in SHIFTS[name]])
+    rows = torch.arange(min(pictures, len(test))).repeat_interleave(copies)
+    seen = test.fetch(rows[:, None])[0][:, 0]
+    params = chain.draw(Draws(0, "views", keys=torch.arange(len(rows))), 0.0)
+    with torch.no_grad():
+        found = model.networks.tensor(Address(model.result, "features"), chain.apply(seen, params)).float()
+    return found.flatten(1).view(-1, copies, found[0].numel()).numpy()
+
+
+def _kept_looks(file: Path, shifts: str) -> tuple[dict[str, Scored], Variation] | None:
+    """What `shift_trial` kept of the same shifts, if it did."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+        about = json.loads(str(arrays.pop("about")))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # it is made again
+    if about["shifts"] != shifts:
+        return None
+    answers = {name.removeprefix("answers/"): one for name, one in arrays.items() if name.startswith("answers/")}
+    return _splits(arrays["ids"], arrays["labels"], answers), about["variation"]
+
+
+def _splits(
+    ids: NDArray[np.str_], labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Scored]:
+    shows, nothing = shown_by(ids.tolist()), np.zeros(len(ids))
+    return {name: Scored(ids, shows, labels, one, nothing, 0.0) for name, one in answers.items()}
 
 
 def _said(after: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: after(name, done, total)
 
 
-def _gathered(evidence: Evidence, apart: dict[str, list[dict[str, dict[str, float]]]]) -> dict[str, Any]:
+def _gathered(evidence: Evidence, apart: dict[str, list[Variation]]) -> dict[str, Any]:
     reference, found = evidence.record.reference, {}
     for name, pairs in apart.items():
         compared = name != reference and reference in apart

@@ -84,24 +84,38 @@ class Row(Words):
 
     Attributes:
         called: what the paper calls it (``as`` in the file).
-        printed: the paper's number, a share, or one for each protocol; `logged`: the raw value in the authors' logs.
+        printed: the paper's number, a share, or one for each protocol.
+        logged: the raw value in the authors' logs, likewise.
         flops: the row whose FLOPs this one shall cost; its budget is set by that.
         repeats: where fewer are enough.
         protocols: where it is run (default: in all).
         base: the row of the table's `bases` whose model is this one's weights.
+        fraction, false_labels: of the training pictures, see `augend.runner.job.Job`.
     """
 
     called: str = Field(alias="as")
     printed: float | dict[str, float] | None = None
-    logged: float | None = None
+    logged: float | dict[str, float] | None = None
     flops: str | None = None
     repeats: int | None = None
     protocols: tuple[str, ...] | None = None
     base: str | None = None
+    fraction: float | None = None
+    false_labels: float | None = None
+
+    @property
+    def poorer(self) -> dict[str, float]:
+        """How its training pictures differ from the table's."""
+        own = {"fraction": self.fraction, "false_labels": self.false_labels}
+        return {key: value for key, value in own.items() if value is not None}
 
     def printed_in(self, protocol: str) -> float | None:
         """The paper's number in one protocol."""
         return self.printed.get(protocol) if isinstance(self.printed, dict) else self.printed
+
+    def logged_in(self, protocol: str) -> float | None:
+        """The raw value in the authors' logs, in one protocol."""
+        return self.logged.get(protocol) if isinstance(self.logged, dict) else self.logged
 
 
 class Claim(Words):
@@ -112,6 +126,7 @@ class Claim(Words):
 
     Attributes:
         of: what is compared: "accuracy", or "score" of the networks called omega.
+        on: the shift of the table's `shifts` under which they are compared (default: the headline, as it is).
     """
 
     says: str
@@ -120,6 +135,7 @@ class Claim(Words):
     equal: str | None = None
     than_equal: str | None = None
     of: Literal["accuracy", "score"] = "accuracy"
+    on: str | None = None
 
 
 def _mappings(kind: type[Words]) -> BeforeValidator:
@@ -134,6 +150,7 @@ class Table(Words):
 
     Attributes:
         bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
+        shifts: of the test pictures, under which the finished models are shown them as well, separated by commas.
         equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
     """
 
@@ -150,6 +167,7 @@ class Table(Words):
     rows: Annotated[dict[str, Row], _mappings(Row)]
     claims: tuple[Claim, ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
+    shifts: str | None = None
     equation8: dict[str, str] | None = None
 
     @model_validator(mode="after")
@@ -157,10 +175,14 @@ class Table(Words):
         for row in (self.reference, *(c for claim in self.claims for c in (claim.better, claim.than))):
             if row not in self.rows:
                 raise ValueError(f"found row {row!r}; allowed: {', '.join(self.rows)}{nearest(row, list(self.rows))}")
+        for claim in self.claims:
+            if claim.on is not None and claim.on not in (self.shifts or "").split(","):
+                raise ValueError(f"a claim is on {claim.on!r}, which is none of the table's shifts")
         for name, protocol in self.protocols.items():
             if protocol.headline not in protocol.columns:
                 raise ValueError(f"protocol {name}: its headline {protocol.headline!r} is none of its columns")
-            if protocol.data is None and any(scale.data is None for scale in self.scales.values() or [protocol]):
+            of_it = [s for s in self.scales.values() if s.protocols is None or name in s.protocols]
+            if protocol.data is None and (not of_it or any(scale.data is None for scale in of_it)):
                 raise ValueError(f"protocol {name}: neither it nor every scale says the data")
         for name, scale in self.scales.items():
             for protocol_name in scale.protocols or ():
