@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from augend import AugendError
+from augend.recipes.language import compose, reaching
+from augend.recipes.library import load
 from augend.recipes.resolve import check
 from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
@@ -42,20 +44,22 @@ def test_a_tables_file_is_sound(name: str) -> None:
         for protocol in (table.scales[scale].protocols if scale else None) or table.protocols
         for asked in [table.asked(name, protocol, scale)]
     }
+    composed = {row: compose(load(recipe_text(paper, row))) for row in table.rows}
     for asked in ways.values():
         for row in table.rows_of(asked.protocol):
             params = {"weights": "file"} if table.rows[row].base else {}
-            check(
-                recipe_text(paper, row), asked.settings, overrides=asked.overrides, params=params, budget=asked.budget
-            )
+            its = reaching(asked.overrides, composed[row], list(composed.values()))
+            check(recipe_text(paper, row), asked.settings, overrides=its, params=params, budget=asked.budget)
         if table.bases is not None:
             bases = load_table(table.bases)
             its = bases.asked(table.bases, asked.protocol, asked.scale)
             assert f"base={its.data}" in asked.overrides and its.model == asked.model  # omega learns where the base did
             assert {row.base for row in table.rows.values()} <= set(bases.rows)
     for figure in table.figures:
-        for row in figure.get("rows", [figure.get("row")]):
+        drawn = [*figure.get("rows", ()), *(row for line in figure.get("lines", {}).values() for row in line)]
+        for row in drawn or [figure["row"]]:
             assert row in table.rows, (figure["name"], row)
+        assert all(len(line) == len(figure["along"]) for line in figure.get("lines", {}).values())
     for claim in table.claims:
         for row in (claim.equal, claim.than_equal):
             assert row is None or row in table.rows

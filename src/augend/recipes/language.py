@@ -14,7 +14,7 @@ from augend.recipes.library import Recipe, Settings, parent
 from augend.recipes.reading import Place, parse, plain
 from augend.recipes.schema import BUILTIN_PARAMS, PhaseWords, SettingsWords
 
-__all__ = ["Composed", "Override", "assign", "bind", "compose", "overridden", "settled", "split_overrides"]
+__all__ = ["Composed", "Override", "assign", "bind", "compose", "overridden", "reaching", "settled", "split_overrides"]
 
 _PARAM = re.compile(r"\$([A-Za-z][\w-]*)")
 _REQUIRED = "required"
@@ -228,6 +228,26 @@ def split_overrides(texts: Iterable[str], composed: Composed) -> tuple[list[Over
                 f"(allowed: {', '.join(choice)}){nearest(first, choice)}"
             )
     return phases, settings, params
+
+
+def reaching(overrides: Sequence[str], recipe: Composed, others: Sequence[Composed]) -> tuple[str, ...]:
+    """The overrides of a study that are for this recipe: a phase or parameter that only others have is left to them. What
+    nobody has stays, and is refused as a mistake when it is resolved.
+
+    >>> from augend.recipes.library import load
+    >>> plain, peers = compose(load("plain")), compose(load("dml"))
+    >>> reaching(["peer=small", "batch=32", "nothing=1"], plain, [plain, peers])
+    ('batch=32', 'nothing=1')
+    """
+    return tuple(text for text in overrides if _known(text, recipe) or not any(_known(text, one) for one in others))
+
+
+def _known(text: str, composed: Composed) -> bool:
+    try:
+        split_overrides([text], composed)
+    except AugendError:
+        return False
+    return True
 
 
 def overridden(settings: Settings, overrides: Sequence[Override]) -> Settings:

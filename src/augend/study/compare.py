@@ -194,7 +194,7 @@ def plan_study(
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
-        "rate": settings_rate(first, request.job(first, 0).settings, overrides=request.overrides),
+        "rate": settings_rate(first, request.job(first, 0).settings, overrides=request.job(first, 0).overrides),
     }
     study = Study(out, request, record)
     if timed or request.time is not None or request.equal in ("seconds", "flops"):

@@ -201,7 +201,7 @@ def gather(study: Path) -> dict[str, Any]:
         "sizes": record.sizes,
         "rows": rows,
         "claims": [
-            judged(evidence, claim, SHIFT + claim.on if claim.on else asked.headline, rows)
+            judged(evidence, claim, SHIFT + claim.shift if claim.shift else asked.headline, rows)
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],

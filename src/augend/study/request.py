@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augend.contract import AugendError
+from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
 from augend.runner.job import Job
 from augend.study.trials import state_of, trial_name
@@ -47,6 +48,7 @@ class Request:
         regime: "pretrained", "scratch", or "auto": by the data and the weights that can be had.
         settings: a name or a file; "auto": "pretrained" or "good-practice", by regime.
         weights: a file of weights that every recipe starts from.
+        overrides: reach the recipes that have such a phase or parameter; some recipe must.
         budgets: name of a recipe -> a budget of its own.
         fewer: name of a recipe -> repeats, where it shall have fewer.
         starts: name of a recipe -> files of weights, of which repeat r starts from number r.
@@ -108,6 +110,12 @@ class Request:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         return cls(**values)
 
+    def _reaching(self, recipe: str) -> tuple[str, ...]:
+        """The overrides whose phase or parameter this recipe has; with one recipe all of them."""
+        if not self.overrides or len(self.recipes) < 2:
+            return self.overrides
+        return reaching(self.overrides, compose(load(recipe)), [compose(load(other)) for other in self.recipes])
+
     def job(self, recipe: str, repeat: int, *, overrides: tuple[str, ...] = (), refit: str = "train") -> Job:
         """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired.
 
@@ -123,7 +131,7 @@ class Request:
             data=self.data,
             recipe=recipe,
             settings="good-practice" if self.settings == "auto" else self.settings,
-            overrides=(*self.overrides, *overrides),
+            overrides=(*self._reaching(recipe), *overrides),
             params={} if weights is None else {"weights": weights},
             model=self.model,
             budget=self.budgets.get(name, self.budget),

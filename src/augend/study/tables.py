@@ -126,7 +126,7 @@ class Claim(Words):
 
     Attributes:
         of: what is compared: "accuracy", or "score" of the networks called omega.
-        on: the shift of the table's `shifts` under which they are compared (default: the headline, as it is).
+        shift: of the table's `shifts`, the one under which they are compared (default: the headline, as it is).
     """
 
     says: str
@@ -135,7 +135,7 @@ class Claim(Words):
     equal: str | None = None
     than_equal: str | None = None
     of: Literal["accuracy", "score"] = "accuracy"
-    on: str | None = None
+    shift: str | None = None
 
 
 def _mappings(kind: type[Words]) -> BeforeValidator:
@@ -176,8 +176,8 @@ class Table(Words):
             if row not in self.rows:
                 raise ValueError(f"found row {row!r}; allowed: {', '.join(self.rows)}{nearest(row, list(self.rows))}")
         for claim in self.claims:
-            if claim.on is not None and claim.on not in (self.shifts or "").split(","):
-                raise ValueError(f"a claim is on {claim.on!r}, which is none of the table's shifts")
+            if claim.shift is not None and claim.shift not in (self.shifts or "").split(","):
+                raise ValueError(f"a claim is about the shift {claim.shift!r}, which is none of the table's shifts")
         for name, protocol in self.protocols.items():
             if protocol.headline not in protocol.columns:
                 raise ValueError(f"protocol {name}: its headline {protocol.headline!r} is none of its columns")
