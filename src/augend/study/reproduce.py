@@ -14,6 +14,9 @@ from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
 from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
+from augend.recipes.durations import written
+from augend.recipes.library import settings as load_settings
+from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
@@ -95,7 +98,9 @@ def open_reproduction(
         )
     others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
     kept: Kept = {}
-    request["budgets"] = {
+    budget = plain.budget or load_settings(plain.settings).words.budget
+    multiplied = {row: times(budget, spec.times) for row, spec in chosen.items() if spec.times != 1 and budget}
+    request["budgets"] = multiplied | {
         row: equal_budget(
             job := plain.job(texts[row], 0), plain.job(recipe_text(paper, other), 0), load_splits(job, kept=kept)
         )
@@ -111,6 +116,17 @@ def open_reproduction(
         }
     write_json(out / "study.json", study.record)
     return study
+
+
+def times(budget: str | Duration, factor: float) -> str:
+    """So many times a length, as a command names it.
+
+    >>> times("60epoch", 2)
+    '120epoch'
+    """
+    text = budget if isinstance(budget, str) else written(budget)
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return f"{float(number) * factor:g}{text[len(number) :]}"
 
 
 def trained(bases: Path, row: str, repeats: int) -> tuple[str, ...]:

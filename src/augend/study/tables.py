@@ -87,6 +87,7 @@ class Row(Words):
         printed: the paper's number, a share, or one for each protocol.
         logged: the raw value in the authors' logs, likewise.
         flops: the row whose FLOPs this one shall cost; its budget is set by that.
+        times: how many times the table's budget it has.
         repeats: where fewer are enough.
         protocols: where it is run (default: in all).
         base: the row of the table's `bases` whose model is this one's weights.
@@ -97,6 +98,7 @@ class Row(Words):
     printed: float | dict[str, float] | None = None
     logged: float | dict[str, float] | None = None
     flops: str | None = None
+    times: float = 1
     repeats: int | None = None
     protocols: tuple[str, ...] | None = None
     base: str | None = None
