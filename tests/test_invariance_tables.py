@@ -11,6 +11,7 @@ from PIL import Image
 
 import augend
 from augend.report import reproduction
+from augend.report.shifts import views
 from augend.runner.job import load_splits
 from augend.study import reproduce
 from augend.study.evidence import read_rows
@@ -162,8 +163,14 @@ def test_figures_are_drawn(found: dict[str, Any]) -> None:
     assert all(one["kl"]["mean"] > 0 and one["features"]["mean"] > 0 for one in variation.values())
 
 
+def test_rows_that_were_left_out_are_not_drawn(found: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    assert views(Figure(), found["out"], found, {"rows": ["nobody"], "title": "P"}) == ""
+
+
 def test_views_are_of_the_first_test_pictures(found: dict[str, Any]) -> None:
     folder = found["out"] / "trials" / "augmented-r0"
     features = features_of_views(folder, 5, 4, {})
-    assert features.shape[:2] == (5, 4) and features.dtype == np.float32
+    assert features is not None and features.shape[:2] == (5, 4) and features.dtype == np.float32
     assert (features.std(axis=1).max(axis=1) > 0).all()  # views differ

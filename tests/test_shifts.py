@@ -87,7 +87,8 @@ def test_what_does_not_move_is_zero_and_symmetric() -> None:
     found = variation(looks)
     assert found["original, x"] == {"kl": 0.0, "features": 0.0}
     assert found["original, y"] == found["x, y"] and found["x, y"]["kl"] > 0
-    assert summary(looks)["x"]["change"] == summary(looks)["x"]["low"] == 0
+    assert summary(looks)["x"]["change"] == 0
+    assert summary(looks)["x"]["low"] == -1.96 / len(looks.labels)  # never surer than one picture
 
 
 def test_a_study_takes_every_trial_and_pairs_the_repeats(tmp_path: Path) -> None:

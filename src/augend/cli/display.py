@@ -13,7 +13,7 @@ from rich.table import Table
 
 from augend.cli.remaining import Remaining, recipe_of
 
-__all__ = ["Decoding", "StudyDisplay", "TrainDisplay"]
+__all__ = ["Decoding", "Looking", "StudyDisplay", "TrainDisplay"]
 
 EVERY = 10.0  # seconds between plain lines
 
@@ -61,6 +61,15 @@ class Decoding(_Display):
         """Hear of files done, of files in all."""
         if self._due(1.0) or (done == total and self._shown > self.begun):
             self.say(f"decoding: {done} of {total} pictures")
+
+
+class Looking(_Display):
+    """How many pictures a model has been shown; silent while it takes less than a few seconds."""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Hear of a model's pictures done, of all."""
+        if self._due(2.0):
+            self.say(f"{name}: {done} of {total} pictures")
 
 
 class TrainDisplay(_Display):

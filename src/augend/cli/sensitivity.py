@@ -25,6 +25,7 @@ from augend.cli.options import (
     data_word,
     plugin_paths,
 )
+from augend.cli.shifts import best_effort
 
 __all__ = ["add_to"]
 
@@ -49,7 +50,9 @@ def sensitivity(
     budget: Budget = None,
     time_: Annotated[
         str | None,
-        typer.Option("--time", help="Of the whole command: 30min, 2h; steps follow from it.", show_default=False),
+        typer.Option(
+            "--time", help="Of the training: 30min, 2h; showing the pictures comes on top.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; an existing one is continued.", show_default=False)
@@ -65,15 +68,19 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Say which augmentations leave the labels of pictures alone, and suggest a set of them."""
-    from augend.cli.display import Decoding, StudyDisplay
+    from augend.cli.display import Decoding, Looking, StudyDisplay
     from augend.report import sensitivity as page
     from augend.study.compare import next_folder
+    from augend.study.evidence import read_json
     from augend.study.running import run_trials
-    from augend.study.sensitivity import data_of, gather, open_sensitivity
+    from augend.study.sensitivity import data_of, fitting, gather, judged, open_sensitivity
 
     begun = time.monotonic()
-    if data is None and not (out is not None and (out / "study.json").is_file()):
-        data = "digits" if run is None else data_of(run)
+    own = None if run is None else judged(run)  # a mistake is said before anything is trained
+    again = out is not None and (out / "study.json").is_file()
+    inherited: dict[str, Any] = data_of(own.path) if own is not None and data is None and not again else {}
+    if data is None and not again and not inherited:
+        data = "digits"
     given: dict[str, Any] = {
         "data": None if data is None else data_word(data),
         "repeats": repeats,
@@ -88,7 +95,8 @@ def sensitivity(
         "size": size,
         "plugins": plugin_paths(plugin) or None,
     }
-    folder = out or next_folder("sensitivity", data or "digits")
+    given = inherited | {key: value for key, value in given.items() if value is not None}
+    folder = out or next_folder("sensitivity", given.get("data", "digits"))
     study = open_sensitivity(
         folder,
         given,
@@ -98,16 +106,27 @@ def sensitivity(
         begun=begun,
         progress=Decoding(),
     )
+    if own is not None:
+        fitting(own, study)
     _announce(study)
     with StudyDisplay(study) as display:
         assert isinstance(display, StudyDisplay)
         run_trials(study, display)
-    found = gather(folder, run, _progress if sys.stderr.isatty() else None)
-    written = page.write(folder, found)
+    finished = [name for name in study.names if name not in study.pending]
+    if not finished:
+        reason = read_json(folder / "trials" / study.names[0] / "state.json").get("reason", "")
+        print(f"augend: {folder}: every trial failed: {reason}", file=sys.stderr)
+        raise typer.Exit(3)
+    found = gather(folder, own, Looking())
     if as_json:
         print(json.dumps(found))
     else:
-        _show(found, page.sentence(found), written)
+        _show(found, page.sentence(found))
+    written = best_effort(lambda: page.write(folder, found))
+    if written is not None and not as_json:
+        typer.echo(f"The whole report: {written}")
+    if not as_json and found["suggested"]:
+        typer.echo(f"A set to try: augend compare DATA --augment {folder / 'suggested.yaml'}")
     if found["repeats"] < found["wanted"]:
         raise typer.Exit(3)
 
@@ -127,11 +146,7 @@ def _announce(study: Any) -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
-def _progress(name: str, done: int, total: int) -> None:
-    print(f"\r{name}: {done} of {total} pictures", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
-def _show(found: dict[str, Any], sentence: str, page: Path) -> None:
+def _show(found: dict[str, Any], sentence: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -157,11 +172,6 @@ def _show(found: dict[str, Any], sentence: str, page: Path) -> None:
     console.print()
     console.print(table, markup=False, highlight=False)
     console.print()
-    lines = [f"The whole report: {page}"]
-    if found["suggested"]:
-        lines.append(f"A set to try: augend compare DATA --augment {page.parent / 'suggested.yaml'}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 
-__all__ = ["show_shifts"]
+__all__ = ["best_effort", "show_shifts"]
 
 
 def show_shifts(run: Path, shifts: str, data: str | None, root: str | None, as_json: bool) -> None:
     """Show a model, or all models of a study, test pictures that are changed in a fixed way, and print what came out."""
+    from augend.cli.display import Looking
     from augend.report.shifted_page import write
     from augend.study.shifted import shifted
 
-    found = shifted(run, shifts, data=data, root=root, after=_progress if sys.stderr.isatty() else None)
-    page = write(run, found) if run.is_dir() else None
+    found = shifted(run, shifts, data=data, root=root, after=Looking())
     if as_json:
         print(json.dumps(found))
     elif "recipes" in found:
         _study(found)
     else:
         _run(found)
+    page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
         typer.echo(f"As a page: {page}")
 
 
-def _progress(name: str, done: int, total: int) -> None:
-    print(f"\r{name}: {done} of {total} pictures", end="\n" if done == total else "", file=sys.stderr, flush=True)
+def best_effort(write: Callable[[], Path]) -> Path | None:
+    """Write a page of what was printed already; where it cannot be written, one line on stderr says so."""
+    from augend.contract import AugendError
+
+    try:
+        return write()
+    except (AugendError, OSError) as error:
+        print(f"note: no page was written: {' '.join(str(error).split())}", file=sys.stderr)
+        return None
 
 
 def _run(found: dict[str, Any]) -> None:

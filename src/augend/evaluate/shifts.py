@@ -137,13 +137,17 @@ def shown(chain: Chain, name: str, pixels: Tensor, numbers: Tensor) -> Tensor:
 
 
 def summary(looks: Looks) -> dict[str, dict[str, Any]]:
-    """Shift -> ``accuracy``, and how far below that of the original with a 95 % interval over the pictures (paired)."""
+    """Shift -> ``accuracy``, and how far below that of the original with a 95 % interval over the pictures (paired;
+    never surer than one picture).
+    """
     before = looks.right(ORIGINAL)
     found = {}
     for name in looks.logits:
         now = looks.right(name)
         change = now - before
-        half = 1.96 * float(change.std(ddof=1)) / math.sqrt(len(change)) if len(change) > 1 else None
+        half = (
+            1.96 * max(float(change.std(ddof=1)) / math.sqrt(len(change)), 1 / len(change)) if len(change) > 1 else None
+        )
         mean = float(change.mean())
         found[name] = {
             "accuracy": float(now.mean()),

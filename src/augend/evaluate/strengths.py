@@ -14,6 +14,9 @@ from augend.names import nearest
 __all__ = ["Way", "ways"]
 
 
+COLOURED = frozenset({"saturation", "hue", "grayscale"})  # that change nothing on grey pictures
+
+
 @dataclass(frozen=True)
 class Way:
     """One augmentation at one strength.
@@ -22,15 +25,13 @@ class Way:
         kind: what is done, ``rotate``.
         strength: how much, in the units of `unit`; 0 where there is nothing to grade.
         said: for people, ``rotate, up to 30 degrees``.
-        shown: the augmentation's words as a picture is tested under it (a flip: always).
-        used: as a recipe would use it (a flip: every second picture).
+        shown: as a recipe writes it, always done (a flip: to every picture).
     """
 
     kind: str
     strength: float
     said: str
     shown: Mapping[str, Any]
-    used: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -38,8 +39,8 @@ class Way:
         return f"{self.kind}-{self.strength:g}" if self.strength else self.kind
 
 
-def _way(kind: str, strength: float, said: str, shown: Mapping[str, Any], used: Mapping[str, Any] | None = None) -> Way:
-    return Way(kind, strength, said, MappingProxyType(dict(shown)), MappingProxyType(dict(used or shown)))
+def _way(kind: str, strength: float, said: str, shown: Mapping[str, Any]) -> Way:
+    return Way(kind, strength, said, MappingProxyType(dict(shown)))
 
 
 def ways(shape: tuple[int, ...], kinds: str = "all") -> dict[str, Way]:
@@ -57,6 +58,8 @@ def ways(shape: tuple[int, ...], kinds: str = "all") -> dict[str, Way]:
     possible = list(dict.fromkeys(way.kind for way in every))
     named = possible if kinds == "all" else [part.strip() for part in kinds.split(",") if part.strip()]
     for kind in named:
+        if kind in COLOURED and kind not in possible:
+            raise AugendError(f"--kinds: {kind} changes nothing on grey pictures; choose of {', '.join(possible)}")
         if kind not in possible:
             raise AugendError(
                 f"--kinds: there is no {kind!r}{nearest(kind, possible)} (known: all, {', '.join(possible)})"
@@ -69,20 +72,11 @@ def ways(shape: tuple[int, ...], kinds: str = "all") -> dict[str, Way]:
 def _all(shape: tuple[int, ...]) -> list[Way]:
     side = min(shape[1:])
     found = [
-        _way("hflip", 0, "left and right exchanged", {"hflip": 1.0}, {"hflip": 0.5}),
-        _way("vflip", 0, "top and bottom exchanged", {"vflip": 1.0}, {"vflip": 0.5}),
-    ]
-    found += [_way("rotate", d, f"turned by up to {d} degrees", {"rotate": {"degrees": d}}) for d in (10, 30, 60)]
-    quarters, half = [-90, 0, 90], [0, 180]
-    found += [
-        _way(
-            "turn",
-            90,
-            "a quarter turn either way",
-            {"rotations": {"angles": [-90, 90]}},
-            {"rotations": {"angles": quarters}},
-        ),
-        _way("turn", 180, "upside down", {"rotations": {"angles": [180]}}, {"rotations": {"angles": half}}),
+        _way("hflip", 0, "left and right exchanged", {"hflip": 1.0}),
+        _way("vflip", 0, "top and bottom exchanged", {"vflip": 1.0}),
+        *(_way("rotate", d, f"turned by up to {d} degrees", {"rotate": {"degrees": d}}) for d in (10, 30, 60)),
+        _way("turn", 90, "a quarter turn either way", {"rotations": {"angles": [-90, 90]}}),
+        _way("turn", 180, "upside down", {"rotations": {"angles": [180]}}),
     ]
     moves = dict.fromkeys(max(1, math.ceil(side / part)) for part in (16, 8, 4))
     found += [
@@ -90,28 +84,19 @@ def _all(shape: tuple[int, ...]) -> list[Way]:
     ]
     for lost in (0.3, 0.6, 0.9):
         least = round(1 - lost, 2)
-        found.append(
-            _way(
-                "resized-crop",
-                lost,
-                f"a part of {100 * least:.0f} to 100 % of the area, enlarged",
-                {"resized-crop": {"scale": [least, 1.0]}},
-            )
-        )
+        said = f"a part of {100 * least:.0f} to 100 % of the area, enlarged"
+        found.append(_way("resized-crop", lost, said, {"resized-crop": {"scale": [least, 1.0]}}))
     for most in (0.1, 0.3):
-        options = {"scale": [0.02, most]}
         said = f"a box of 2 to {100 * most:.0f} % of the area black"
-        found.append(_way("erase", most, said, {"erase": {"p": 1.0, **options}}, {"erase": {"p": 0.25, **options}}))
-    factors = ["brightness", "contrast", *(["saturation"] if shape[0] == 3 else [])]
-    found += [
-        _way(kind, by, f"{kind} times {max(0, 1 - by):g} to {1 + by:g}", {kind: {"strength": by}})
-        for kind in factors
-        for by in (0.2, 0.4, 0.8)
-    ]
+        found.append(_way("erase", most, said, {"erase": {"p": 1.0, "scale": [0.02, most]}}))
+    for kind in ("brightness", "contrast", "saturation"):
+        if kind == "saturation" and shape[0] != 3:
+            continue
+        for by in (0.2, 0.4, 0.8):
+            found.append(_way(kind, by, f"{kind} times {max(0, 1 - by):g} to {1 + by:g}", {kind: {"strength": by}}))
     if shape[0] == 3:
-        found += [
-            _way("hue", by, f"hue by up to {by:g} of a turn", {"hue": {"strength": by}}) for by in (0.05, 0.1, 0.5)
-        ]
-        found.append(_way("grayscale", 0, "no colour", {"grayscale": 1.0}, {"grayscale": 0.1}))
+        turns = (0.05, 0.1, 0.5)
+        found += [_way("hue", by, f"hue by up to {by:g} of a turn", {"hue": {"strength": by}}) for by in turns]
+        found.append(_way("grayscale", 0, "no colour", {"grayscale": 1.0}))
     found += [_way("noise", by, f"noise of {by:g} of the range", {"noise": {"sigma": by}}) for by in (0.05, 0.1, 0.2)]
     return found

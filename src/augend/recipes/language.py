@@ -14,7 +14,18 @@ from augend.recipes.library import Recipe, Settings, parent
 from augend.recipes.reading import Place, parse, plain
 from augend.recipes.schema import BUILTIN_PARAMS, PhaseWords, SettingsWords
 
-__all__ = ["Composed", "Override", "assign", "bind", "compose", "overridden", "reaching", "settled", "split_overrides"]
+__all__ = [
+    "Composed",
+    "Override",
+    "assign",
+    "bind",
+    "compose",
+    "knows",
+    "overridden",
+    "reaching",
+    "settled",
+    "split_overrides",
+]
 
 _PARAM = re.compile(r"\$([A-Za-z][\w-]*)")
 _REQUIRED = "required"
@@ -239,10 +250,11 @@ def reaching(overrides: Sequence[str], recipe: Composed, others: Sequence[Compos
     >>> reaching(["peer=small", "batch=32", "nothing=1"], plain, [plain, peers])
     ('batch=32', 'nothing=1')
     """
-    return tuple(text for text in overrides if _known(text, recipe) or not any(_known(text, one) for one in others))
+    return tuple(text for text in overrides if knows(recipe, text) or not any(knows(one, text) for one in others))
 
 
-def _known(text: str, composed: Composed) -> bool:
+def knows(composed: Composed, text: str) -> bool:
+    """Whether a recipe has the phase or parameter that an override is about (or it is a key of the settings)."""
     try:
         split_overrides([text], composed)
     except AugendError:

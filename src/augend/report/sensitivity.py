@@ -105,7 +105,7 @@ def _interval(found: Mapping[str, Any]) -> str:
 def sentence(found: Mapping[str, Any]) -> str:
     """What the labels survive and what they do not, in one or two sentences."""
     if not found["learned"]:
-        return "Nothing learned: what these labels survive cannot be said."
+        return "These networks know too little: what the labels survive cannot be said."
     said = {
         verdict: _names([way for way in found["ways"].values() if way["verdict"] == verdict])
         for verdict in ("harmless", "harmful")

@@ -88,5 +88,5 @@ def _rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
         pair: {kind: {"mean": value, **alone} for kind, value in kinds.items()}
         for pair, kinds in found["variation"].items()
     }
-    called = Path(found["model"]).name
+    called = Path(found["model"]).resolve().name
     return {called: {"called": called, "repeats": 1, "shifts": shifts, "against": against, "variation": apart}}

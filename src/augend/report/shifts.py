@@ -109,7 +109,9 @@ def _patch(colour: str) -> Any:
 
 def views(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
     """t-SNE of the features of a few test pictures in several views each, one panel for the first model of each row."""
-    folders = {found["rows"][row]["called"]: study / "trials" / f"{row}-r0" for row in asked["rows"]}
+    folders = {
+        found["rows"][row]["called"]: study / "trials" / f"{row}-r0" for row in asked["rows"] if row in found["rows"]
+    }
     shares = draw_views(
         figure, {name: folder for name, folder in folders.items() if (folder / "result.json").is_file()}
     )
@@ -136,6 +138,9 @@ def draw_views(figure: Figure, folders: dict[str, Path]) -> dict[str, float]:
     kept: Kept = {}
     for axes, (name, folder) in zip(panels, folders.items(), strict=False):
         features = features_of_views(folder, PICTURES, COPIES, kept)
+        if features is None:
+            axes.set_axis_off()
+            continue
         shares[name] = _within(features)
         flat = TSNE(perplexity=15, random_state=0, init="pca").fit_transform(features.reshape(-1, features.shape[-1]))
         for number, own in enumerate(flat.reshape(len(features), -1, 2)):

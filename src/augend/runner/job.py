@@ -131,8 +131,9 @@ def load_splits(
 
 
 def _trained_on(split: Split, job: Job) -> Split:
-    split = widened(split, job.refit)
-    return split.poorer(job.fraction, job.false_labels) if (job.fraction, job.false_labels) != (1.0, 0.0) else split
+    if (job.fraction, job.false_labels) != (1.0, 0.0):
+        split = split.poorer(job.fraction, job.false_labels)
+    return widened(split, job.refit)  # what is added keeps its pictures and labels
 
 
 def widened(split: Split, refit: str) -> Split:

@@ -62,6 +62,7 @@ def open_study(
     *,
     begun: float | None = None,
     progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Study:
     """A new study, or the one that lies in `out`: its data and recipes stand, and only repeats may grow.
 
@@ -69,15 +70,21 @@ def open_study(
         given: the fields of `Request` that the user named; fields left out are the defaults, or the study's own.
         begun: `time.monotonic()` when the command began, from where a promised time counts.
         progress: called with (files done, files in all) while a folder is decoded.
+        about: what else its record shall hold; of a study that compares no recipes, what it is instead.
     """
     begun = time.monotonic() if begun is None else begun
     known = {field.name for field in dataclasses.fields(Request)}
     given = {key: value for key, value in given.items() if key in known and value is not None}
     if (out / "study.json").is_file():
+        if "sensitivity" not in (about or {}) and "sensitivity" in read_json(out / "study.json"):
+            raise AugendError(
+                f"{out}: compares no recipes; continue it with: augend sensitivity --out {shlex.quote(str(out))}"
+            )
         study = _continued(out, given)
     else:
         check_free(out)
         study = plan_study(out, _with_length(Request(**given)), command, begun, progress)
+        study.record.update(about or {})
         _write(study)
     prepare(study, command)
     return study
@@ -165,6 +172,9 @@ def plan_study(
     first = request.recipes[0]
     hardware = _hardware(request, plans[first], splits[first])
     main = splits[first]["main"]
+    if request.poorer:  # rows have less, each its own; the record is of what there is
+        whole = dataclasses.replace(request, poorer={})
+        main = load_splits(whole.job(first, 0), None, progress, kept)["main"]
     counts = main.train.counts(len(main.classes))
     metric = request.metric
     if metric == "auto":
@@ -190,7 +200,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *main.notes],
+        "notes": [*said, *main.notes, *_poorer(request, splits)],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
@@ -204,8 +214,16 @@ def plan_study(
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
         plans = resolved()
     record["request"] = request.to_json()
-    record["plan"] = {plan.recipe: _steps(plan, main) for plan in plans.values()}
+    record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
+
+
+def _poorer(request: Request, splits: Mapping[str, Mapping[str, Split]]) -> list[str]:
+    """What recipes with poorer data of their own have, a line each."""
+    names = {recipe: load(recipe).name for recipe in splits} if request.poorer else {}
+    return [
+        f"{name}: {note}" for r, name in names.items() if name in request.poorer for note in splits[r]["main"].notes
+    ]
 
 
 def _sized(study: Study, plans: Mapping[str, tuple[Plan, Mapping[str, Split]]], begun: float) -> dict[str, Sized]:

@@ -15,6 +15,8 @@ from augend.contract import AugendError
 from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
 from augend.recipes.durations import written
+from augend.recipes.language import compose, knows
+from augend.recipes.library import load
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
@@ -76,6 +78,7 @@ def open_reproduction(
     paper = name.partition("/")[0]
     texts = {row: recipe_text(paper, row) for row in chosen}
     most = asked.repeats if repeats is None else repeats
+    composed = [compose(load(text)) for text in texts.values()]
     request = {
         "data": asked.data,
         "recipes": tuple(texts.values()),
@@ -84,7 +87,8 @@ def open_reproduction(
         "budget": asked.budget,
         "settings": asked.settings,
         "model": asked.model,
-        "overrides": asked.overrides,
+        # what only rows have that were left out is not for this study
+        "overrides": tuple(text for text in asked.overrides if any(knows(one, text) for one in composed)),
         "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
         "poorer": {row: spec.poorer for row, spec in chosen.items() if spec.poorer},
         "starts": {row: trained(bases, spec.base, most) for row, spec in chosen.items() if spec.base and bases},
@@ -121,12 +125,13 @@ def open_reproduction(
 def times(budget: str | Duration, factor: float) -> str:
     """So many times a length, as a command names it.
 
-    >>> times("60epoch", 2)
-    '120epoch'
+    >>> times("60epoch", 2), times("600000step", 2)
+    ('120epoch', '1200000step')
     """
     text = budget if isinstance(budget, str) else written(budget)
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    return f"{float(number) * factor:g}{text[len(number) :]}"
+    product = float(number) * factor
+    return f"{int(product) if product.is_integer() else repr(product)}{text[len(number) :]}"
 
 
 def trained(bases: Path, row: str, repeats: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,19 +110,28 @@ class Request:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         return cls(**values)
 
-    def _reaching(self, recipe: str) -> tuple[str, ...]:
+    def _reaching(self, recipe: str, others: Sequence[str]) -> tuple[str, ...]:
         """The overrides whose phase or parameter this recipe has; with one recipe all of them."""
-        if not self.overrides or len(self.recipes) < 2:
+        if not self.overrides or len(others) < 2:
             return self.overrides
-        return reaching(self.overrides, compose(load(recipe)), [compose(load(other)) for other in self.recipes])
+        return reaching(self.overrides, compose(load(recipe)), [compose(load(other)) for other in others])
 
-    def job(self, recipe: str, repeat: int, *, overrides: tuple[str, ...] = (), refit: str = "train") -> Job:
+    def job(
+        self,
+        recipe: str,
+        repeat: int,
+        *,
+        overrides: tuple[str, ...] = (),
+        refit: str = "train",
+        others: Sequence[str] | None = None,
+    ) -> Job:
         """The job of one trial: a repeat has one seed and one split for all recipes, so differences are paired.
 
         Args:
             recipe: as a command names it: a name, FILE or FILE:NAME.
             overrides: of this recipe alone (a learning rate that was tuned).
             refit: which pictures are trained on, see `Job`.
+            others: all recipes of the study where they lie now; default: as they were typed.
         """
         name = load(recipe).name if self.budgets or self.starts or self.poorer else ""
         starts = self.starts.get(name)
@@ -131,7 +140,7 @@ class Request:
             data=self.data,
             recipe=recipe,
             settings="good-practice" if self.settings == "auto" else self.settings,
-            overrides=(*self._reaching(recipe), *overrides),
+            overrides=(*self._reaching(recipe, self.recipes if others is None else others), *overrides),
             params={} if weights is None else {"weights": weights},
             model=self.model,
             budget=self.budgets.get(name, self.budget),
@@ -175,4 +184,6 @@ class Study:
     def job(self, recipe: str, repeat: int, refit: str = "train") -> Job:
         """The job of a trial of this study, its recipe's tuned learning rate included."""
         tuned = self.record.get("tuned", {}).get(recipe, {}).get("override")
-        return self.request.job(self.files[recipe], repeat, overrides=(tuned,) if tuned else (), refit=refit)
+        files = self.files
+        own = (tuned,) if tuned else ()
+        return self.request.job(files[recipe], repeat, overrides=own, refit=refit, others=tuple(files.values()))

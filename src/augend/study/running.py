@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.contract import AugendError, Saved
+from augend.contract import Saved
 from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
@@ -105,8 +105,6 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
     """
     from augend import report
 
-    if "sensitivity" in study.record:
-        raise AugendError(f"{study.path}: compares no recipes; continue it with: {again(study)}")
     lock, stop = RunFolder(study.path), Stop()
     lock.lock()
     try:

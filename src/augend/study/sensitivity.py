@@ -9,21 +9,25 @@ What accuracy they lose under an augmentation is what the labels lose.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from augend.augment.chain import Chain
 from augend.augment.oneof import as_chain
 from augend.checkpoint import write_bytes, write_json
 from augend.contract import AugendError
-from augend.evaluate.load import load
+from augend.data.pictures import Pictures
+from augend.evaluate.kept import keep
+from augend.evaluate.kept import kept as kept_arrays
+from augend.evaluate.load import Classifier, load
 from augend.evaluate.shifts import ORIGINAL, apart, look, summary
 from augend.evaluate.strengths import Way, ways
 from augend.recipes.reading import dump
@@ -31,21 +35,38 @@ from augend.runner.folder import RunFolder
 from augend.runner.job import Kept, load_splits
 from augend.study import statistics
 from augend.study.compare import open_study
-from augend.study.evidence import FINISHED, Record, read_json, read_record
+from augend.study.evidence import FINISHED, Record, read_json, read_record, shown_by
+from augend.study.regime import settled
 from augend.study.request import Request, Study
 from augend.study.shifted import pictures_of
 from augend.study.statistics import Estimate
 
-__all__ = ["LEFT_ALONE", "MARGIN", "data_of", "gather", "open_sensitivity", "suggested", "verdict"]
+__all__ = [
+    "LEFT_ALONE",
+    "MARGIN",
+    "Judged",
+    "data_of",
+    "fitting",
+    "gather",
+    "judged",
+    "open_sensitivity",
+    "suggested",
+    "verdict",
+]
 
 MARGIN = 0.05
 """Points of accuracy that an augmentation may cost."""
 LEFT_ALONE = 0.5
 """Share of the training pictures that nothing is done to."""
+FLIPPED = 0.5
+"""Share of the pictures that a suggested set flips."""
+KNOWN = 4
+"""How many times the margin networks must know more than chance, before what they lose says anything."""
 STEPS = "3000step"
 """Budget on the embedded digits, where half an hour would be more than is needed."""
 HARMLESS, HARMFUL, UNCLEAR = "harmless", "harmful", "unclear"
 After = Callable[[str, int, int], None]
+Looked = dict[str, NDArray[Any]]
 
 
 def open_sensitivity(
@@ -71,39 +92,73 @@ def open_sensitivity(
         before = read_json(out / "study.json").get("sensitivity")
         if before is None:
             raise AugendError(f"{out}: holds another kind of study; give another --out")
-        for option, old, new in (("--kinds", before["kinds"], kinds), ("--margin", before["margin"], margin)):
-            if new is not None and new != old:
-                raise AugendError(f"{out}: was made with {option} {old}; leave {option} out, or give another --out")
-        return open_study(out, given, command, **how)
+        asked_kinds = before["kinds"] if kinds is None else kinds
+        if list(ways(tuple(before["shape"]), asked_kinds)) != list(ways(tuple(before["shape"]), before["kinds"])):
+            raise AugendError(f"{out}: was made with --kinds {before['kinds']}; leave it out, or give another --out")
+        if margin not in (None, before["margin"]):
+            was = 100 * float(before["margin"])
+            raise AugendError(f"{out}: was made with --margin {was:g}; leave it out, or give another --out")
+        return open_study(out, given, command, about={"sensitivity": before}, **how)
     asked = {key: value for key, value in given.items() if value is not None}
     if asked.get("data", "").partition(":")[0] == "digits" and not {"budget", "time"} & asked.keys():
         asked["budget"] = STEPS
+    asked |= {"recipes": ("plain",), "reference": "plain", "refit": "train"}
     kept: Kept = {}
-    shape = load_splits(Request(**{**asked, "recipes": ("plain",)}).job("plain", 0), kept=kept)["main"].shape
-    every = [dict(way.shown) for way in ways(tuple(shape), kinds or "all").values()]
+    request, _ = settled(Request(**asked), kept, how.get("progress"))  # the network decides the pictures' size
+    shape = load_splits(request.job("plain", 0), None, how.get("progress"), kept)["main"].shape
+    every = [dict(way.shown) for way in ways(shape, kinds or "all").values()]
     mixture = f"plain.augment={json.dumps([{'one-of': {'of': every, 'p': 1 - LEFT_ALONE}}])}"
     asked["overrides"] = (*asked.get("overrides", ()), mixture)
-    study = open_study(out, {**asked, "recipes": ("plain",), "reference": "plain", "refit": "train"}, command, **how)
-    study.record["sensitivity"] = {
-        "kinds": kinds or "all",
-        "margin": MARGIN if margin is None else margin,
-        "shape": list(shape),
-    }
-    write_json(out / "study.json", study.record)
-    return study
+    about = {"kinds": kinds or "all", "margin": MARGIN if margin is None else margin, "shape": list(shape)}
+    return open_study(out, asked, command, about={"sensitivity": about}, **how)
 
 
-def data_of(run: Path) -> str:
-    """The data that a run was trained on, as a command names it."""
-    return str(RunFolder(run).read("run.json")["job"]["data"])
+@dataclass(frozen=True)
+class Judged:
+    """A run whose model is to be shown its own validation pictures: it, they, and their labels."""
+
+    path: Path
+    model: Classifier
+    pictures: Pictures
+    labels: Tensor
 
 
-def gather(path: Path, run: Path | None = None, after: After | None = None) -> dict[str, Any]:
+def judged(run: Path) -> Judged:
+    """A finished run by its folder."""
+    if not (run / "run.json").is_file():
+        raise AugendError(f"{run}: is no run's folder, so its validation pictures are not known; give one to --run")
+    if json.loads((run / "run.json").read_text(encoding="utf-8"))["job"].get("refit", "train") != "train":
+        raise AugendError(
+            f"{run}: was trained on its validation pictures as well; give --run one of the study's trials"
+        )
+    model = load(run)
+    pictures, labels = pictures_of(run, model, None, None, {}, "valid")
+    return Judged(run, model, pictures, labels)
+
+
+def fitting(run: Judged, study: Study) -> None:
+    """Refuse a run whose pictures are not those that the study is about."""
+    shape, classes = tuple(study.record["sensitivity"]["shape"]), study.record["classes"]
+    if tuple(run.model.shape) != shape:
+        found, wanted = (" x ".join(map(str, one)) for one in (run.model.shape, shape))
+        raise AugendError(f"{run.path}: its pictures are {found}, those of the study {wanted}; give it its own data")
+    if list(run.model.classes) != list(classes):
+        raise AugendError(f"{run.path}: has other classes than {study.record['data']['name']}; give it its own data")
+
+
+def data_of(run: Path) -> dict[str, Any]:
+    """The data that a run was trained on and how they are read, as fields of `Request`."""
+    job = RunFolder(run).read("run.json")["job"]
+    found = {key: job.get(key) for key in ("data", "size", "fit", "group", "root", "plugins")}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items() if value}
+
+
+def gather(path: Path, run: Judged | None = None, after: After | None = None) -> dict[str, Any]:
     """What the finished trials say, as JSON values; written to ``sensitivity.json``, the suggestion to ``suggested.yaml``.
 
     Args:
         path: the study's folder.
-        run: a run whose model is shown its own validation pictures under the same augmentations.
+        run: whose model is shown its own validation pictures under the same augmentations.
         after: called with (which model, pictures done, pictures in all).
 
     Returns:
@@ -120,32 +175,32 @@ def gather(path: Path, run: Path | None = None, after: After | None = None) -> d
         and read_json(folder / "state.json").get("state") == FINISHED
     ]
     if not folders:
-        raise AugendError(f"{path}: no trial of this study is finished")
+        raise AugendError(f"{path}: no trial of this study is finished; its trials' state.json say why")
     kept: Kept = {}
     known = ways(tuple(record.raw["sensitivity"]["shape"]), about["kinds"])
     trials = [_looked(folder, known, kept, after) for folder in folders]
     margin, classes = float(about["margin"]), record.classes
-    level = _estimate(record, [_right(one, ORIGINAL).mean() for one in trials], [len(one["labels"]) for one in trials])
-    chance = max(np.bincount(trials[0]["labels"], minlength=len(classes)) / len(trials[0]["labels"]))
-    learned = bool(level.mean > chance + margin)
+    level = _estimate(record, trials, [_right(one, ORIGINAL) for one in trials])
+    chance = float(max(np.bincount(trials[0]["labels"], minlength=len(classes)) / len(trials[0]["labels"])))
+    learned = bool(level.mean - chance >= KNOWN * margin and (level.interval or (0.0,))[0] > chance)
     found: dict[str, Any] = {}
     for name, way in known.items():
         of_class = {}
         for number, label in enumerate(classes):
-            change = _change(record, trials, name, number)
-            of_class[label] = {**said(change), "verdict": verdict(change, margin) if learned else UNCLEAR}
+            found_here = _change(record, trials, name, number)
+            sure = learned and _surely(found_here, margin, len(classes))
+            word = verdict(found_here, margin) if learned else UNCLEAR
+            of_class[label] = {**said(found_here), "verdict": word, "surely": sure}
         change = _change(record, trials, name)
-        alone = verdict(change, margin) if learned else UNCLEAR
-        harmed = [label for label, one in of_class.items() if one["verdict"] == HARMFUL]
         found[name] = {
             "kind": way.kind,
             "strength": way.strength,
             "said": way.said,
-            "used": dict(way.used),
+            "shown": dict(way.shown),
             "change": said(change),
             "kl": float(np.mean([one[f"kl/{name}"].mean() for one in trials])),
-            "verdict": HARMFUL if harmed else alone,
-            "harmed": harmed,
+            "verdict": _of_all(verdict(change, margin), of_class, margin) if learned else UNCLEAR,
+            "harmed": [label for label, one in of_class.items() if one["verdict"] == HARMFUL],
             "classes": of_class,
         }
     if run is not None:
@@ -154,7 +209,8 @@ def gather(path: Path, run: Path | None = None, after: After | None = None) -> d
     result = {
         "schema": 1,
         "study": str(path),
-        "run": None if run is None else str(run),
+        "run": None if run is None else str(run.path),
+        "fixed": fixed_pictures(trials),
         "data": record.raw["data"],
         "classes": list(classes),
         "margin": margin,
@@ -190,15 +246,16 @@ def suggested(found: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     one other kind. Each was tested by itself; a moved and enlarged picture was not, so one of them is drawn.
     """
     strongest: dict[str, Mapping[str, Any]] = {}
+    closed: set[str] = set()
     for one in found.values():  # of each kind from weak to strong: one that is not harmless ends the kind
         kind = f"turn-{one['strength']}" if one["kind"] == "turn" else one["kind"]
         if one["verdict"] != HARMLESS:
-            strongest.setdefault(kind, {})
-        elif strongest.get(kind, one):
+            closed.add(kind)
+        elif kind not in closed:
             strongest[kind] = one
-    good = [one for one in strongest.values() if one]
-    flips = [dict(one["used"]) for one in good if one["kind"] in ("hflip", "vflip")]
-    others = [dict(one["used"]) for one in good if one["kind"] not in ("hflip", "vflip")]
+    good = strongest.values()
+    flips = [{one["kind"]: FLIPPED} for one in good if one["kind"] in ("hflip", "vflip")]
+    others = [dict(one["shown"]) for one in good if one["kind"] not in ("hflip", "vflip")]
     return [*flips, *([{"one-of": {"of": others, "p": 0.75}}] if others else [])]
 
 
@@ -213,53 +270,76 @@ def said(found: Estimate) -> dict[str, Any]:
     }
 
 
-def _right(trial: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
+def _right(trial: Looked, name: str) -> NDArray[np.float64]:
     """1 where a trial's network is right under an augmentation, else 0."""
     found: NDArray[np.float64] = trial[f"right/{name}"].astype(np.float64)
     return found
 
 
-def _change(record: Record, trials: list[dict[str, NDArray[Any]]], name: str, number: int | None = None) -> Estimate:
+def _surely(change: Estimate, margin: float, classes: int) -> bool:
+    """Whether a class is harmed also when it is remembered that one of so many was looked for."""
+    interval = change.interval_at(1 - (1 - statistics.LEVEL) / classes)
+    return interval is not None and interval[1] < -margin
+
+
+def _of_all(alone: str, classes: Mapping[str, Mapping[str, Any]], margin: float) -> str:
+    """The verdict on an augmentation, by all pictures and by its classes: harmful where one surely is; not harmless where one
+    looks harmed, or loses three margins on few pictures.
+    """
+    if alone == HARMFUL or any(one["surely"] for one in classes.values()):
+        return HARMFUL
+    suspect = [one for one in classes.values() if one["mean"] is not None and one["mean"] < -3 * margin]
+    return UNCLEAR if suspect or any(one["verdict"] == HARMFUL for one in classes.values()) else alone
+
+
+def _change(record: Record, trials: list[Looked], name: str, number: int | None = None) -> Estimate:
     """How much accuracy changes from the clean pictures to those under an augmentation; of one class, or of all."""
-    values, counts = [], []
-    for trial in trials:
-        rows = slice(None) if number is None else trial["labels"] == number
-        difference = (_right(trial, name) - _right(trial, ORIGINAL))[rows]
-        if len(difference):
-            values.append(float(difference.mean()))
-            counts.append(len(difference))
-    return _estimate(record, values, counts)
+    differences = [_right(trial, name) - _right(trial, ORIGINAL) for trial in trials]
+    return _estimate(record, trials, differences, number)
 
 
-def _estimate(record: Record, values: list[Any], counts: list[int]) -> Estimate:
-    """The mean over the repeats; validation pictures are drawn anew for each, out of those that are trained on."""
-    if not values:
-        return Estimate(float("nan"), 0, None, 0.0, 0.0, 1)
-    ratio = min(1.0, record.sizes["valid"] / record.sizes["train"])
-    least = max(1, round(float(np.mean(counts))))
-    return statistics.estimate(values, evaluated=least, trained=max(least, round(least / ratio)))
+def _estimate(
+    record: Record, trials: list[Looked], values: list[NDArray[np.float64]], number: int | None = None
+) -> Estimate:
+    """The mean over repeats and pictures (of one class), with the variance that suits how the pictures were split."""
+    rows = [np.flatnonzero((number is None) | (trial["labels"] == number)) for trial in trials]
+    parts = [
+        (value[row], trial["ids"][row]) for value, row, trial in zip(values, rows, trials, strict=True) if len(row)
+    ]
+    if not parts:
+        return Estimate(math.nan, 0, None, 0.0, 0.0, 1)
+    evaluated = max(1, round(float(np.mean([len(part) for part, _ in parts]))))
+    share = record.sizes["valid"] / record.sizes["train"]
+    shared = None
+    if share > 1 or fixed_pictures(trials):
+        shared = statistics.picture_variance([shown_by(ids.tolist()) for _, ids in parts], [part for part, _ in parts])
+    means = [float(part.mean()) for part, _ in parts]
+    trained = max(evaluated, round(evaluated / share))
+    return statistics.estimate(means, evaluated=evaluated, trained=trained, pictures=shared)
 
 
-def _looked(folder: Path, known: Mapping[str, Way], kept: Kept, after: After | None) -> dict[str, NDArray[Any]]:
+def fixed_pictures(trials: list[Looked]) -> bool:
+    """Whether all repeats have the same validation pictures (a folder that brings its own)."""
+    return len(trials) > 1 and all(set(trial["ids"]) == set(trials[0]["ids"]) for trial in trials)
+
+
+def _looked(folder: Path, known: Mapping[str, Way], kept: Kept, after: After | None) -> Looked:
     """What a trial's network makes of its validation pictures under every augmentation; kept in ``looks.npz``.
 
-    ``labels``, and for each augmentation ``right/NAME`` (0 or 1) and ``kl/NAME`` (nats), ``(N,)`` each.
+    ``ids``, ``labels``, and for each augmentation ``right/NAME`` (0 or 1) and ``kl/NAME`` (nats), ``(N,)`` each.
     """
-    path = folder / "looks.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+    path, about = folder / "looks.npz", {name: dict(way.shown) for name, way in known.items()}
+    if (before := kept_arrays(path, about)) is not None:
+        return before
     model = load(folder)
     pictures, labels = pictures_of(folder, model, None, None, kept, "valid")
     say = None if after is None else (lambda done, total: after(folder.name, done, total))
     looks = look(model, pictures, labels, _chains(known, model.shape), say, keep_features=False)
-    found: dict[str, NDArray[Any]] = {"labels": looks.labels}
+    found: Looked = {"ids": np.array(pictures.ids), "labels": looks.labels}
     for name in looks.logits:
         found[f"right/{name}"] = looks.right(name).astype(np.uint8)
         found[f"kl/{name}"] = apart(looks, ORIGINAL, name)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    keep(path, about, found)
     return found
 
 
@@ -267,12 +347,10 @@ def _chains(known: Mapping[str, Way], shape: tuple[int, int, int]) -> dict[str, 
     return {ORIGINAL: Chain(), **{name: as_chain(dict(way.shown), shape[1:]) for name, way in known.items()}}
 
 
-def _moved(run: Path, known: Mapping[str, Way], after: After | None) -> dict[str, dict[str, Any]]:
+def _moved(run: Judged, known: Mapping[str, Way], after: After | None) -> dict[str, dict[str, Any]]:
     """How far a run's own model moves on its own validation pictures; intervals over the pictures."""
-    model = load(run)
-    pictures, labels = pictures_of(run, model, None, None, {}, "valid")
-    say = None if after is None else (lambda done, total: after(str(run), done, total))
-    looks = look(model, pictures, labels, _chains(known, model.shape), say, keep_features=False)
+    say = None if after is None else (lambda done, total: after(str(run.path), done, total))
+    looks = look(run.model, run.pictures, run.labels, _chains(known, run.model.shape), say, keep_features=False)
     found = summary(looks)
     return {
         name: {

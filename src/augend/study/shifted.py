@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from numpy.typing import NDArray
 from augend.address import Address
 from augend.augment import build
 from augend.augment.chain import Chain
-from augend.checkpoint import write_bytes
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
+from augend.evaluate.kept import keep
+from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier, load
 from augend.evaluate.shifts import SHIFTS, chosen, look, shifting, summary, variation
 from augend.names import load_plugin
@@ -144,34 +143,30 @@ def shift_trial(
         Each shift as a split, so that a study's own statistics apply: what repeats and pictures share is in the intervals.
         And `augend.evaluate.shifts.variation`.
     """
-    file = folder / "shifts.npz"
-    if data is None and (before := _kept_looks(file, shifts)) is not None:
-        return before
+    file, about = folder / "shifts.npz", {"shifts": shifts, "known": {n: str(ops) for n, ops in SHIFTS.items()}}
+    if data is None and (arrays := kept_arrays(file, about)) is not None:
+        answers = {name.removeprefix("answers/"): one for name, one in arrays.items() if name.startswith("answers/")}
+        before: Variation = json.loads(str(arrays["variation"]))
+        return _splits(arrays["ids"], arrays["labels"], answers), before
     model = load(folder)
-    pictures, labels_ = pictures_of(folder, model, data, root, kept)
+    pictures, labels = pictures_of(folder, model, data, root, kept)
     said = None if after is None else _said(after, folder.name)
-    looks = look(model, pictures, labels_, shifting(chosen(shifts, model.shape[0]), model.shape), said)
+    looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), said)
     answers, moved = {name: logits.argmax(1) for name, logits in looks.logits.items()}, variation(looks)
     if data is None:
-        about = {"shifts": shifts, "variation": moved}
         arrays = {f"answers/{name}": one for name, one in answers.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            about=np.array(json.dumps(about)),
-            ids=np.array(pictures.ids),
-            labels=looks.labels,
-            **arrays,
-        )
-        write_bytes(file, buffer.getvalue())
+        arrays |= {"ids": np.array(pictures.ids), "labels": looks.labels, "variation": np.array(json.dumps(moved))}
+        keep(file, about, arrays)
     return _splits(np.array(pictures.ids), looks.labels, answers), moved
 
 
-def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> NDArray[np.float32]:
+def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> NDArray[np.float32] | None:
     """Features of a trial's first test pictures in several views each, cropped and with other colours where there are any:
-    ``(pictures, copies, d)``, float32.
+    ``(pictures, copies, d)``, float32; None for a network without features.
     """
     model = load(folder)
+    if "features" not in model.networks.stages(model.result).outputs:
+        return None
     test, _ = pictures_of(folder, model, None, None, kept)
     names = ["crop", *(["colour"] if model.shape[0] == 3 else [])]
     chain = Chain([build(one) for name in names for one in SHIFTS[name]])
@@ -181,22 +176,6 @@ def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> N
     with torch.no_grad():
         found = model.networks.tensor(Address(model.result, "features"), chain.apply(seen, params)).float()
     return found.flatten(1).view(-1, copies, found[0].numel()).numpy()
-
-
-def _kept_looks(file: Path, shifts: str) -> tuple[dict[str, Scored], Variation] | None:
-    """What `shift_trial` kept of the same shifts, if it did."""
-    if not file.is_file():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-        about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # it is made again
-    if about["shifts"] != shifts:
-        return None
-    answers = {name.removeprefix("answers/"): one for name, one in arrays.items() if name.startswith("answers/")}
-    return _splits(arrays["ids"], arrays["labels"], answers), about["variation"]
 
 
 def _splits(

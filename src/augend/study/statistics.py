@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DISAGREEMENT",
+    "LEVEL",
     "Estimate",
     "Probabilities",
     "estimate",
@@ -88,9 +89,13 @@ class Estimate:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval; None with one repeat."""
+        return self.interval_at(LEVEL)
+
+    def interval_at(self, level: float) -> tuple[float, float] | None:
+        """The interval of another level, as 0.99; None with one repeat."""
         if self.error is None:
             return None
-        half = _quantile((1 + LEVEL) / 2, self.freedom) * self.error
+        half = _quantile((1 + level) / 2, self.freedom) * self.error
         return self.mean - half, self.mean + half
 
     @property

@@ -1,0 +1,65 @@
+"""Overrides of a study reach the recipes that have such a phase or parameter, now and when the study goes on elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from augend.recipes.language import compose, reaching
+from augend.recipes.library import load
+from augend.study.reproduce import open_reproduction
+
+
+def run(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "augend", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=where)
+
+
+def test_what_only_others_have_is_left_to_them() -> None:
+    plain, ait = compose(load("plain")), compose(load("ait"))
+    asked = ["train.batch=16", "plain.batch=8", "batch=32", "nonsense=1", "nophase.batch=2"]
+    assert reaching(asked, plain, [plain, ait]) == ("plain.batch=8", "batch=32", "nonsense=1", "nophase.batch=2")
+    assert reaching(asked, ait, [plain, ait])[0] == "train.batch=16"
+
+
+def test_a_study_goes_on_without_the_files_it_began_with(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("mine: {phases: [{name: begin, batch: 10}]}\n")
+    words = ["digits:train=60,valid=20,test=20", "--recipes", "plain,mine.yaml", "--budget", "3step", "--repeats", "1"]
+    sets = ["--set", "begin.batch=12", "--set", "plain.batch=6", "--refit", "train"]
+    done = run("compare", *words, *sets, "--out", "study", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {
+        name: json.loads((tmp_path / "study" / "trials" / f"{name}-r0" / "plan.json").read_text())["phases"][0]["rows"]
+        for name in ("plain", "mine")
+    }
+    assert rows == {"plain": 6, "mine": 12}
+    mine.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    done = run("compare", "--out", "../study", "--repeats", "2", where=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((tmp_path / "study" / "trials" / "mine-r1" / "plan.json").read_text())
+    assert plan["phases"][0]["rows"] == 12
+
+
+def test_a_typo_reaches_nobody_and_is_said(tmp_path: Path) -> None:
+    words = [
+        "digits:train=60,valid=20,test=20",
+        "--recipes",
+        "plain,ait",
+        "--budget",
+        "3step",
+        "--set",
+        "trian.batch=12",
+    ]
+    done = run("compare", *words, "--out", "study", where=tmp_path)
+    assert done.returncode == 2 and "has no phase or key" in done.stderr and not (tmp_path / "study").exists()
+
+
+def test_rows_that_are_left_out_take_their_overrides_with_them(tmp_path: Path) -> None:
+    how = {"scale": "smoke", "command": "", "repeats": 1, "budget": "2step"}
+    rows = ["augmented", "ait"]
+    study = open_reproduction("invariance/digits", None, tmp_path / "one", rows=rows, **how)
+    assert study.request.overrides == ("pixels=[{rotate: {degrees: 30}}]",)
