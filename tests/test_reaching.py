@@ -63,3 +63,12 @@ def test_rows_that_are_left_out_take_their_overrides_with_them(tmp_path: Path) -
     rows = ["augmented", "ait"]
     study = open_reproduction("invariance/digits", None, tmp_path / "one", rows=rows, **how)
     assert study.request.overrides == ("pixels=[{rotate: {degrees: 30}}]",)
+
+
+def test_recipes_that_nothing_was_set_for_are_named(tmp_path: Path) -> None:
+    words = ["digits:train=60,valid=20,test=20", "--recipes", "plain,ait", "--budget", "3step", "--prepare-only"]
+    done = run("compare", *words, "--set", "train.batch=12", "--set", "batch=16", "--out", "study", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["notes"] == [
+        "--set train.batch=12 says nothing to plain"
+    ]
