@@ -101,6 +101,7 @@ PUBLIC: dict[str, str] = {
     "RidgeAugmenter": "augend.augment.embedding_controls:RidgeAugmenter",
     "SoftMarginTriplet": "augend.objective.triplet:SoftMarginTriplet",
     "SoftmaxTriplet": "augend.objective.triplet:SoftmaxTriplet",
+    "TestTimeSums": "augend.evaluate.sums:TestTimeSums",
     "batch_hard": "augend.objective.triplet:batch_hard",
     "batch_hardest": "augend.objective.triplet:batch_hardest",
     "cache_trunk": "augend.stages.cache:cache_trunk",
