@@ -107,6 +107,7 @@ PUBLIC: dict[str, str] = {
     "SoftMarginTriplet": "augend.objective.triplet:SoftMarginTriplet",
     "SoftmaxTriplet": "augend.objective.triplet:SoftmaxTriplet",
     "SumAugmentation": "augend.augment.sums:SumAugmentation",
+    "TestTimeSums": "augend.evaluate.sums:TestTimeSums",
     "batch_hard": "augend.objective.triplet:batch_hard",
     "batch_hardest": "augend.objective.triplet:batch_hardest",
     "cache_trunk": "augend.stages.cache:cache_trunk",
