@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
 from augend.study.reproduce import open_reproduction
+from inprocess import Done
+from inprocess import run as command
 
 
-def run(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "augend", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=where)
+def run(*arguments: str, where: Path) -> Done:
+    with contextlib.chdir(where):
+        return command(*arguments)
 
 
 def test_what_only_others_have_is_left_to_them() -> None:
@@ -28,20 +29,19 @@ def test_a_study_goes_on_without_the_files_it_began_with(tmp_path: Path) -> None
     mine = tmp_path / "mine.yaml"
     mine.write_text("mine: {phases: [{name: begin, batch: 10}]}\n")
     words = ["digits:train=60,valid=20,test=20", "--recipes", "plain,mine.yaml", "--budget", "3step", "--repeats", "1"]
-    sets = ["--set", "begin.batch=12", "--set", "plain.batch=6", "--refit", "train"]
+    sets = ["--set", "begin.batch=12", "--set", "plain.batch=6", "--precision", "32-true", "--prepare-only"]
     done = run("compare", *words, *sets, "--out", "study", where=tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = {
-        name: json.loads((tmp_path / "study" / "trials" / f"{name}-r0" / "plan.json").read_text())["phases"][0]["rows"]
-        for name in ("plain", "mine")
-    }
-    assert rows == {"plain": 6, "mine": 12}
     mine.unlink()
     (tmp_path / "elsewhere").mkdir()
-    done = run("compare", "--out", "../study", "--repeats", "2", where=tmp_path / "elsewhere")
+    done = run("compare", "--out", "../study", "--repeats", "2", "--prepare-only", where=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
-    plan = json.loads((tmp_path / "study" / "trials" / "mine-r1" / "plan.json").read_text())
-    assert plan["phases"][0]["rows"] == 12
+    said = {
+        trial.name: json.loads((trial / "trial.json").read_text())["job"]["overrides"]
+        for trial in (tmp_path / "study" / "trials").iterdir()
+    }
+    plain, own = ["plain.batch=6"], ["begin.batch=12"]
+    assert said == {"plain-r0": plain, "plain-r1": plain, "mine-r0": own, "mine-r1": own}
 
 
 def test_a_typo_reaches_nobody_and_is_said(tmp_path: Path) -> None:
@@ -63,3 +63,12 @@ def test_rows_that_are_left_out_take_their_overrides_with_them(tmp_path: Path) -
     rows = ["augmented", "ait"]
     study = open_reproduction("invariance/digits", None, tmp_path / "one", rows=rows, **how)
     assert study.request.overrides == ("pixels=[{rotate: {degrees: 30}}]",)
+
+
+def test_recipes_that_nothing_was_set_for_are_named(tmp_path: Path) -> None:
+    words = ["digits:train=60,valid=20,test=20", "--recipes", "plain,ait", "--budget", "3step", "--prepare-only"]
+    done = run("compare", *words, "--set", "train.batch=12", "--set", "batch=16", "--out", "study", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["notes"] == [
+        "--set train.batch=12 says nothing to plain"
+    ]

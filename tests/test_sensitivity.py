@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,14 @@ from augend.recipes.reading import read
 from augend.runner.job import Job, load_splits
 from augend.study.sensitivity import suggested, verdict
 from augend.study.statistics import estimate
+from inprocess import run
 from test_truth import arrows
-
-
-def run(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "augend", *arguments], capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sensitivity") / "study"
-    words = ["--kinds", "vflip,crop,noise", "--repeats", "2", "--budget", "150step", "--out", str(folder)]
+    words = ["--kinds", "vflip,crop", "--repeats", "2", "--budget", "40step", "--out", str(folder)]
     done = run("sensitivity", "digits:train=300,valid=100,test=20", *words)
     assert done.returncode == 0, done.stderr
     assert "suggested" not in done.stderr and "vflip" in done.stdout
@@ -68,14 +63,14 @@ def test_the_networks_see_every_augmentation_and_half_of_the_pictures_clean(stud
     plan = json.loads((study / "trials" / "plain-r0" / "plan.json").read_text())
     (op,) = plan["phases"][0]["views"]["x"]
     text = json.dumps(op)
-    known = ways((1, 28, 28), "vflip,crop,noise")
+    known = ways((1, 28, 28), "vflip,crop")
     assert '"p": 0.5' in text and all(json.dumps(dict(way.shown)) in text for way in known.values())
     assert list(known) == list(_found(study)["ways"])
 
 
 def test_the_page_and_the_suggestion(study: Path, tmp_path: Path) -> None:
     page = (study / "report.html").read_text()
-    assert "augend sensitivity" in page and page.count('class="strip"') == 7 and "<svg" in page
+    assert "augend sensitivity" in page and page.count('class="strip"') == 4 and "<svg" in page
     pixels = read(study / "suggested.yaml")["pixels"]
     assert pixels == _found(study)["suggested"]
     file = tmp_path / "own.yaml"
@@ -128,7 +123,7 @@ def test_its_folder_is_no_comparison(study: Path) -> None:
         done = run(*words)
         assert done.returncode == 2 and "augend sensitivity --out" in done.stderr.splitlines()[-1]
     done = run("sensitivity", "--out", str(study), "--kinds", "hflip")
-    assert done.returncode == 2 and "was made with --kinds vflip,crop,noise" in done.stderr
+    assert done.returncode == 2 and "was made with --kinds vflip,crop" in done.stderr
 
 
 def test_a_damaged_look_is_made_again(study: Path) -> None:
@@ -139,21 +134,13 @@ def test_a_damaged_look_is_made_again(study: Path) -> None:
         assert {name: one["classes"] for name, one in _found(study)["ways"].items()} == before
 
 
-def test_networks_that_know_little_say_nothing(tmp_path: Path) -> None:
-    words = ["--kinds", "vflip", "--repeats", "2", "--budget", "3step", "--out", str(tmp_path / "study"), "--json"]
-    done = run("sensitivity", "digits:train=60,valid=40,test=20", *words)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert not found["learned"] and found["suggested"] == [] and found["ways"]["vflip"]["verdict"] == "unclear"
-    assert "know too little" in (tmp_path / "study" / "report.html").read_text()
-
-
+@pytest.mark.slow
 def test_the_same_validation_pictures_are_no_new_sample(tmp_path: Path) -> None:
     """Of a folder that brings its own, the pictures are a sample too: the interval is that of their mean differences."""
     folder = tmp_path / "arrows"
     for number, part in enumerate(("train", "val", "test")):
         arrows(folder / part, 30, seed=number)
-    words = ["--size", "32", "--model", "small", "--kinds", "hflip", "--repeats", "2", "--budget", "20step"]
+    words = ["--size", "32", "--model", "small", "--kinds", "hflip", "--repeats", "2", "--budget", "3step"]
     done = run("sensitivity", str(folder), *words, "--out", str(tmp_path / "study"), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -164,6 +151,9 @@ def test_the_same_validation_pictures_are_no_new_sample(tmp_path: Path) -> None:
     error = np.sqrt(np.var([one.mean() for one in moved], ddof=1) / 2 + pictures.var(ddof=1) / 60)
     low = max(-1.0, float(np.mean(moved)) - 12.7062 * max(error, 1 / 60))
     assert found["ways"]["hflip"]["change"]["low"] == pytest.approx(low, rel=1e-4)
+    # and after three steps these networks know too little to say anything
+    assert not found["learned"] and found["suggested"] == [] and found["ways"]["hflip"]["verdict"] == "unclear"
+    assert "know too little" in (tmp_path / "study" / "report.html").read_text()
 
 
 def test_a_run_of_other_pictures_is_refused_before_training(study: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from augend.evaluate.shifts import Looks, chosen, look, shifting, summary, varia
 from augend.runner.job import Job
 from augend.study.compare import compare
 from augend.study.shifted import shifted
+from inprocess import Done
+from inprocess import run as command
 from runs import SMALL, splits_of, train
 
 
@@ -29,9 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "augend", "evaluate", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def evaluate(*arguments: str) -> Done:
+    return command("evaluate", *arguments)
 
 
 def test_the_original_is_what_the_run_predicted(run: Path) -> None:

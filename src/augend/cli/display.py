@@ -64,11 +64,11 @@ class Decoding(_Display):
 
 
 class Looking(_Display):
-    """How many pictures a model has been shown; silent while it takes less than a few seconds."""
+    """How many pictures a model has been shown; silent while it takes less than `EVERY`."""
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Hear of a model's pictures done, of all."""
-        if self._due(2.0):
+        if self._due(EVERY):
             self.say(f"{name}: {done} of {total} pictures")
 
 

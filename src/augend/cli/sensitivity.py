@@ -45,7 +45,7 @@ def sensitivity(
         float | None, typer.Option(help="Points of accuracy that matter (default 5).", show_default=False)
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Networks, each on its own split (default 5).", show_default=False)
+        int | None, typer.Option(help="Networks (default 5); data are split anew for each.", show_default=False)
     ] = None,
     budget: Budget = None,
     time_: Annotated[
@@ -138,8 +138,8 @@ def _announce(study: Any) -> None:
         f"{record['data']['name']}: {record['n_train']} pictures to train, {record['n_valid']} to validate, "
         f"{len(record['classes'])} classes",
         *(f"note: {note}" for note in record["notes"]),
-        f"{study.request.repeats} networks of {plan['steps']} steps ({plan['epochs']:g} epochs), each on its own split, see "
-        f"every augmentation; everything goes to {study.path}",
+        f"{study.request.repeats} networks of {plan['steps']} steps ({plan['epochs']:g} epochs) see every "
+        f"augmentation; everything goes to {study.path}",
     ]
     if study.request.repeats < 3:
         lines.append("fewer than 3 repeats: next to nothing can be told")

@@ -340,14 +340,14 @@ class Split:
             >>> from augend.data import load
             >>> split = load("digits").poorer(fraction=0.5, false_labels=0.2)
             >>> len(split.train), split.notes[-1]
-            (540, '104 of 540 training labels are false (each drawn anew with probability 0.2)')
+            (540, '89 of 540 training labels are false (each drawn anew with probability 0.2)')
         """
-        for option, value, fits in (
-            ("fraction", fraction, 0 < fraction <= 1),
-            ("false-labels", false_labels, 0 <= false_labels <= 1),
+        for option, value, fits, span in (
+            ("fraction", fraction, 0 < fraction <= 1, "above 0 up to 1"),
+            ("false-labels", false_labels, 0 <= false_labels <= 1, "from 0 to 1"),
         ):
             if not fits:
-                raise AugendError(f"--{option} is {value:g}; it is a share from 0 to 1")
+                raise AugendError(f"--{option} is {value:g}; it is a share {span}")
         train, notes = self.train, list(self.notes)
         if fraction < 1:
             draws = Draws(self.seed, "data/fraction", self.repeat)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from augend.names import nearest
 from augend.pixels import to_float
 from augend.randomness import Draws
 
-__all__ = ["ORIGINAL", "SHIFTS", "Looks", "apart", "chosen", "look", "shifting", "summary", "variation"]
+__all__ = ["ORIGINAL", "SHIFTS", "Looks", "apart", "chosen", "look", "picked", "shifting", "summary", "variation"]
 
 ORIGINAL = "original"
 SHIFTS: dict[str, tuple[Component, ...]] = {
@@ -51,15 +51,28 @@ def chosen(text: str, channels: int) -> list[str]:
     ['original', 'crop', 'hflip', 'vflip', 'rotate', 'brightness']
     """
     possible = [name for name in SHIFTS if channels == 3 or name not in COLOURED]
+    return [ORIGINAL, *picked("--shifts", text, possible, COLOURED)]
+
+
+def picked(option: str, text: str, possible: list[str], coloured: Collection[str]) -> list[str]:
+    """The names that ``all`` or ``a,b`` says, each once.
+
+    Args:
+        option: where it was said, for messages.
+        possible: what may be named.
+        coloured: what is known, but for pictures with colours alone.
+    """
     named = possible if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
     for name in named:
-        if name not in possible and name in SHIFTS:
-            raise AugendError(f"--shifts: {name} changes nothing on grey pictures; choose of {', '.join(possible)}")
+        if name in coloured and name not in possible:
+            raise AugendError(f"{option}: {name} changes nothing on grey pictures; choose of {', '.join(possible)}")
         if name not in possible:
             raise AugendError(
-                f"--shifts: there is no {name!r}{nearest(name, possible)} (known: all, {', '.join(possible)})"
+                f"{option}: there is no {name!r}{nearest(name, possible)} (known: all, {', '.join(possible)})"
             )
-    return [ORIGINAL, *dict.fromkeys(named)]
+    if not named:
+        raise AugendError(f"{option}: names none (known: all, {', '.join(possible)})")
+    return list(dict.fromkeys(named))
 
 
 def shifting(shifts: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Chain]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from augend.contract import AugendError
-from augend.names import nearest
+from augend.evaluate.shifts import picked
 
 __all__ = ["Way", "ways"]
 
@@ -23,7 +22,7 @@ class Way:
 
     Attributes:
         kind: what is done, ``rotate``.
-        strength: how much, in the units of `unit`; 0 where there is nothing to grade.
+        strength: how much, in the units that `said` names; 0 where there is nothing to grade.
         said: for people, ``rotate, up to 30 degrees``.
         shown: as a recipe writes it, always done (a flip: to every picture).
     """
@@ -56,16 +55,7 @@ def ways(shape: tuple[int, ...], kinds: str = "all") -> dict[str, Way]:
     """
     every = _all(shape)
     possible = list(dict.fromkeys(way.kind for way in every))
-    named = possible if kinds == "all" else [part.strip() for part in kinds.split(",") if part.strip()]
-    for kind in named:
-        if kind in COLOURED and kind not in possible:
-            raise AugendError(f"--kinds: {kind} changes nothing on grey pictures; choose of {', '.join(possible)}")
-        if kind not in possible:
-            raise AugendError(
-                f"--kinds: there is no {kind!r}{nearest(kind, possible)} (known: all, {', '.join(possible)})"
-            )
-    if not named:
-        raise AugendError(f"--kinds: names none (known: all, {', '.join(possible)})")
+    named = picked("--kinds", kinds, possible, COLOURED)
     return {way.name: way for way in every if way.kind in named}
 
 

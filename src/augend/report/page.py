@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
+from augend.checkpoint import write_bytes
 from augend.report import pictures
 from augend.report.answers import TABLE_CLASSES
 from augend.report.facts import facts
 from augend.report.plots import draw_all
+from augend.report.templates import rendered
 from augend.study import results as study_results
 from augend.study.evidence import read_json
 from augend.study.table import percent, seconds_text, table
 
 __all__ = ["render", "write"]
 
-HERE = Path(__file__).parent
 PAIRS = 10
 LEAST = 5
 
@@ -37,35 +36,23 @@ def write(study: Path, results: dict[str, Any] | None = None) -> Path:
     results = study_results.write(study) if results is None else results
     plots = draw_all(results, study / "plots")
     page = study / "report.html"
-    temporary = page.with_name(f".report.html.{os.getpid()}")
     # a name that is no text (bytes of another encoding) is shown with escapes
-    temporary.write_text(render(results, plots, study), encoding="utf-8", errors="backslashreplace")
-    temporary.replace(page)
+    write_bytes(page, render(results, plots, study).encode("utf-8", errors="backslashreplace"))
     return page
 
 
 def render(results: dict[str, Any], plots: dict[str, str], study: Path) -> str:
     """The HTML text. `plots`: name -> SVG element, as `draw_all` gives them; `study`: where grids and settings are."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = percent
-    environment.filters["unbroken"] = _unbroken
-    environment.filters["seconds"] = seconds_text
     record = read_json(study / "study.json")
     made = table(results)
     mistakes = pictures.mistakes(study, results)
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
+        plots,
+        {"percent": percent, "unbroken": _unbroken, "seconds": seconds_text},
         results=results,
         table=made,
         shifted=any(key.startswith("shifted:") for key in made.headers),
-        plots={name: Markup(svg) for name, svg in plots.items()},
-        # both files are ours and static; only what the template puts between them is escaped
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         phases=pictures.phases(study, results),
         pairs=_pairs(results),
         least=_least(results),
@@ -76,7 +63,6 @@ def render(results: dict[str, Any], plots: dict[str, str], study: Path) -> str:
         model=_model(results, study),
         own=bool(record.get("default", False)),  # the embedded data, because none was named: invite to their own
         record=record,
-        written=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +12,14 @@ import torch
 from PIL import Image
 
 from augend.augment.oneof import as_chain
+from augend.checkpoint import write_bytes
 from augend.evaluate.strengths import ways
 from augend.pixels import to_float
 from augend.randomness import Draws
 from augend.report.facts import facts
 from augend.report.pictures import as_address
 from augend.report.plots import COLOURS, GRID, INK, WIDTH, draw, short
+from augend.report.templates import rendered
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, load_splits
 from augend.study.evidence import read_json
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sentence", "write"]
 
-HERE = Path(__file__).parent
 CLASSES = 20  # with more the plot would not be read
 STRIP, SIDE = 5, 44  # pictures in a strip, and pixels of each
 
@@ -41,14 +40,6 @@ def write(study: Path, found: dict[str, Any]) -> Path:
     Args:
         found: what `augend.study.sensitivity.gather(study)` returned.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["points"] = points
-    environment.filters["interval"] = _interval
     record = read_json(study / "study.json")
     plots = draw({"classes": lambda figure: _classes(figure, found)}, study / "plots")
     strips = _strips(study, record)
@@ -56,7 +47,10 @@ def write(study: Path, found: dict[str, Any]) -> Path:
     if found["run"]:
         headers += ["Your model: points", "Your model: nats"]
     data = str(record["data"]["path"])
-    text = environment.get_template("sensitivity.html").render(
+    text = rendered(
+        "sensitivity.html",
+        plots,
+        {"points": points, "interval": _interval},
         found=found,
         data=record["data"].get("name", data),
         data_quoted=shlex.quote(data),
@@ -66,18 +60,12 @@ def write(study: Path, found: dict[str, Any]) -> Path:
             {**way, "name": name, "strip": strips[name], "harmed": ", ".join(way["harmed"])}
             for name, way in found["ways"].items()
         ],
-        plots={name: Markup(svg) for name, svg in plots.items()},
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         yaml=(study / "suggested.yaml").read_text(encoding="utf-8"),
         file=shlex.quote(str(study / "suggested.yaml")),
         facts=facts(record, study),
-        written=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
     )
     page = study / "report.html"
-    temporary = page.with_name(f".report.html.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(page)
+    write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from augend.checkpoint import write_bytes, write_json
 from augend.report.plots import draw
 from augend.report.shifts import accuracies, draw_views, variation
+from augend.report.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["write"]
 
-HERE = Path(__file__).parent
 PANELS = 6  # models whose views are drawn
 
 
@@ -24,9 +24,6 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     Args:
         found: what `augend.study.shifted.shifted(folder, ...)` returned.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     write_json(folder / "shifts.json", found)
     rows = _rows(found)
     runs = {
@@ -48,16 +45,13 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         },
         folder / "plots",
     )
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template("shifts.html").render(
+    text = rendered(
+        "shifts.html",
+        plots,
+        {},
         found=found,
         rows=rows,
         shares=shares,
-        plots={name: Markup(svg) for name, svg in plots.items()},
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         study="recipes" in found,
         name=folder.resolve().name,
     )

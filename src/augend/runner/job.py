@@ -94,7 +94,8 @@ def load_splits(
 
     Args:
         progress: called with (files done, files in all) while a folder is decoded.
-        kept: sets that need not be read again; what is read is put there. Roles that name one set share it.
+        kept: sets that need not be read again; what is read is put there. Roles that name one set share it. One repeat's
+            sets make room for the next one's.
     """
     from augend.recipes import roles
 
@@ -114,6 +115,8 @@ def load_splits(
         )  # other sets are no folder of these groups
         key = (text, job.root, job.seed, job.repeat, job.size, *how)
         if key not in kept:
+            for other in [one for one in kept if one[3] != job.repeat]:
+                del kept[other]
             kept[key] = load_data(
                 text,
                 root=job.root,

@@ -200,7 +200,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *main.notes, *_poorer(request, splits)],
+        "notes": [*said, *_reach(request, plans), *main.notes, *_poorer(request, splits)],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
@@ -216,6 +216,17 @@ def plan_study(
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
+
+
+def _reach(request: Request, plans: Mapping[str, Plan]) -> list[str]:
+    """What was set for some recipes alone: the others have no such phase or parameter."""
+    overrides = {plan.recipe: request.job(recipe, 0).overrides for recipe, plan in plans.items()}
+    notes = []
+    for text in request.overrides:
+        without = [name for name, own in overrides.items() if text not in own]
+        if without:
+            notes.append(f"--set {text} says nothing to {', '.join(without)}")
+    return notes
 
 
 def _poorer(request: Request, splits: Mapping[str, Mapping[str, Split]]) -> list[str]:

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from augend.contract import AugendError
 from augend.data.pictures import Pictures
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
-from augend.evaluate.load import Classifier, load
+from augend.evaluate.load import Classifier
 from augend.evaluate.shifts import ORIGINAL, apart, look, summary
 from augend.evaluate.strengths import Way, ways
 from augend.recipes.reading import dump
@@ -38,7 +39,7 @@ from augend.study.compare import open_study
 from augend.study.evidence import FINISHED, Record, read_json, read_record, shown_by
 from augend.study.regime import settled
 from augend.study.request import Request, Study
-from augend.study.shifted import pictures_of
+from augend.study.shifted import model_of, pictures_of
 from augend.study.statistics import Estimate
 
 __all__ = [
@@ -127,11 +128,11 @@ def judged(run: Path) -> Judged:
     """A finished run by its folder."""
     if not (run / "run.json").is_file():
         raise AugendError(f"{run}: is no run's folder, so its validation pictures are not known; give one to --run")
-    if json.loads((run / "run.json").read_text(encoding="utf-8"))["job"].get("refit", "train") != "train":
+    if RunFolder(run).read("run.json")["job"].get("refit", "train") != "train":
         raise AugendError(
             f"{run}: was trained on its validation pictures as well; give --run one of the study's trials"
         )
-    model = load(run)
+    model = model_of(run)
     pictures, labels = pictures_of(run, model, None, None, {}, "valid")
     return Judged(run, model, pictures, labels)
 
@@ -178,20 +179,21 @@ def gather(path: Path, run: Judged | None = None, after: After | None = None) ->
         raise AugendError(f"{path}: no trial of this study is finished; its trials' state.json say why")
     kept: Kept = {}
     known = ways(tuple(record.raw["sensitivity"]["shape"]), about["kinds"])
-    trials = [_looked(folder, known, kept, after) for folder in folders]
+    seen = _Seen(record, [_looked(folder, known, kept, after) for folder in folders])
+    trials = seen.trials
     margin, classes = float(about["margin"]), record.classes
-    level = _estimate(record, trials, [_right(one, ORIGINAL) for one in trials])
+    level = seen.level()
     chance = float(max(np.bincount(trials[0]["labels"], minlength=len(classes)) / len(trials[0]["labels"])))
     learned = bool(level.mean - chance >= KNOWN * margin and (level.interval or (0.0,))[0] > chance)
     found: dict[str, Any] = {}
     for name, way in known.items():
         of_class = {}
         for number, label in enumerate(classes):
-            found_here = _change(record, trials, name, number)
+            found_here = seen.change(name, number)
             sure = learned and _surely(found_here, margin, len(classes))
             word = verdict(found_here, margin) if learned else UNCLEAR
             of_class[label] = {**said(found_here), "verdict": word, "surely": sure}
-        change = _change(record, trials, name)
+        change = seen.change(name)
         found[name] = {
             "kind": way.kind,
             "strength": way.strength,
@@ -210,7 +212,7 @@ def gather(path: Path, run: Judged | None = None, after: After | None = None) ->
         "schema": 1,
         "study": str(path),
         "run": None if run is None else str(run.path),
-        "fixed": fixed_pictures(trials),
+        "fixed": seen.fixed,
         "data": record.raw["data"],
         "classes": list(classes),
         "margin": margin,
@@ -270,6 +272,48 @@ def said(found: Estimate) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the networks of a study's repeats made of their validation pictures."""
+
+    record: Record
+    trials: list[Looked]
+
+    @cached_property
+    def fixed(self) -> bool:
+        """Whether all repeats have the same validation pictures (a folder that brings its own)."""
+        first = set(self.trials[0]["ids"])
+        return len(self.trials) > 1 and all(set(trial["ids"]) == first for trial in self.trials)
+
+    def level(self) -> Estimate:
+        """The accuracy on clean pictures."""
+        return self._estimate([_right(trial, ORIGINAL) for trial in self.trials])
+
+    def change(self, name: str, number: int | None = None) -> Estimate:
+        """How much accuracy changes from the clean pictures to those under an augmentation; of one class, or of all."""
+        return self._estimate([_right(trial, name) - _right(trial, ORIGINAL) for trial in self.trials], number)
+
+    def _estimate(self, values: list[NDArray[np.float64]], number: int | None = None) -> Estimate:
+        """The mean over repeats and pictures (of one class), with the variance that suits how the pictures were split."""
+        rows = [np.flatnonzero((number is None) | (trial["labels"] == number)) for trial in self.trials]
+        parts = [
+            (value[row], trial["ids"][row])
+            for value, row, trial in zip(values, rows, self.trials, strict=True)
+            if len(row)
+        ]
+        if not parts:
+            return Estimate(math.nan, 0, None, 0.0, 0.0, 1)
+        evaluated = max(1, round(float(np.mean([len(part) for part, _ in parts]))))
+        share = self.record.sizes["valid"] / self.record.sizes["train"]
+        shared = None
+        if share > 1 or self.fixed:
+            shows = [shown_by(ids.tolist()) for _, ids in parts]
+            shared = statistics.picture_variance(shows, [part for part, _ in parts])
+        means = [float(part.mean()) for part, _ in parts]
+        trained = max(evaluated, round(evaluated / share))
+        return statistics.estimate(means, evaluated=evaluated, trained=trained, pictures=shared)
+
+
 def _right(trial: Looked, name: str) -> NDArray[np.float64]:
     """1 where a trial's network is right under an augmentation, else 0."""
     found: NDArray[np.float64] = trial[f"right/{name}"].astype(np.float64)
@@ -292,37 +336,6 @@ def _of_all(alone: str, classes: Mapping[str, Mapping[str, Any]], margin: float)
     return UNCLEAR if suspect or any(one["verdict"] == HARMFUL for one in classes.values()) else alone
 
 
-def _change(record: Record, trials: list[Looked], name: str, number: int | None = None) -> Estimate:
-    """How much accuracy changes from the clean pictures to those under an augmentation; of one class, or of all."""
-    differences = [_right(trial, name) - _right(trial, ORIGINAL) for trial in trials]
-    return _estimate(record, trials, differences, number)
-
-
-def _estimate(
-    record: Record, trials: list[Looked], values: list[NDArray[np.float64]], number: int | None = None
-) -> Estimate:
-    """The mean over repeats and pictures (of one class), with the variance that suits how the pictures were split."""
-    rows = [np.flatnonzero((number is None) | (trial["labels"] == number)) for trial in trials]
-    parts = [
-        (value[row], trial["ids"][row]) for value, row, trial in zip(values, rows, trials, strict=True) if len(row)
-    ]
-    if not parts:
-        return Estimate(math.nan, 0, None, 0.0, 0.0, 1)
-    evaluated = max(1, round(float(np.mean([len(part) for part, _ in parts]))))
-    share = record.sizes["valid"] / record.sizes["train"]
-    shared = None
-    if share > 1 or fixed_pictures(trials):
-        shared = statistics.picture_variance([shown_by(ids.tolist()) for _, ids in parts], [part for part, _ in parts])
-    means = [float(part.mean()) for part, _ in parts]
-    trained = max(evaluated, round(evaluated / share))
-    return statistics.estimate(means, evaluated=evaluated, trained=trained, pictures=shared)
-
-
-def fixed_pictures(trials: list[Looked]) -> bool:
-    """Whether all repeats have the same validation pictures (a folder that brings its own)."""
-    return len(trials) > 1 and all(set(trial["ids"]) == set(trials[0]["ids"]) for trial in trials)
-
-
 def _looked(folder: Path, known: Mapping[str, Way], kept: Kept, after: After | None) -> Looked:
     """What a trial's network makes of its validation pictures under every augmentation; kept in ``looks.npz``.
 
@@ -331,7 +344,7 @@ def _looked(folder: Path, known: Mapping[str, Way], kept: Kept, after: After | N
     path, about = folder / "looks.npz", {name: dict(way.shown) for name, way in known.items()}
     if (before := kept_arrays(path, about)) is not None:
         return before
-    model = load(folder)
+    model = model_of(folder)
     pictures, labels = pictures_of(folder, model, None, None, kept, "valid")
     say = None if after is None else (lambda done, total: after(folder.name, done, total))
     looks = look(model, pictures, labels, _chains(known, model.shape), say, keep_features=False)

@@ -30,7 +30,7 @@ from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import FINISHED, Evidence, Scored, Trial, read_json, read_record, shown_by
 from augend.study.statistics import Estimate, mean_of
 
-__all__ = ["Variation", "features_of_views", "pictures_of", "shift_trial", "shifted"]
+__all__ = ["Variation", "features_of_views", "model_of", "pictures_of", "shift_trial", "shifted"]
 
 Progress = Callable[[str, int, int], None]
 Shown = tuple[Pictures, torch.Tensor]
@@ -56,7 +56,7 @@ def shifted(
     """
     if (path / "study.json").is_file():
         return _study(path, shifts, data, root, after)
-    model = load(path)
+    model = model_of(path)
     names = chosen(shifts, model.shape[0])
     shown = pictures_of(path, model, data, root, {})
     found = _one(model, shown, names, None if after is None else lambda done, total: after(str(path), done, total))
@@ -68,6 +68,14 @@ def _one(model: Classifier, shown: Shown, names: list[str], after: Callable[[int
     return {"shifts": summary(looks), "variation": variation(looks)}
 
 
+def model_of(path: Path) -> Classifier:
+    """The model of a run (its plugins come first), or of a file."""
+    if (path / "run.json").is_file():
+        for plugin in Job.from_json(RunFolder(path).read("run.json")["job"]).plugins:
+            load_plugin(plugin)
+    return load(path)
+
+
 def pictures_of(
     path: Path, model: Classifier, data: str | None, root: str | None, kept: Kept, piece: str = "test"
 ) -> Shown:
@@ -76,8 +84,6 @@ def pictures_of(
         split = load_data(data, root=root, size=max(model.shape[1:]))
     elif (path / "run.json").is_file():
         job = Job.from_json(RunFolder(path).read("run.json")["job"])
-        for plugin in job.plugins:
-            load_plugin(plugin)
         split = load_splits(dataclasses.replace(job, root=root or job.root), kept=kept)["main"]
     else:
         raise AugendError(
@@ -108,8 +114,8 @@ def _study(path: Path, shifts: str, data: str | None, root: str | None, after: P
     kept: Kept = {}
     trials: list[Trial] = []
     apart: dict[str, list[Variation]] = {}
-    for recipe in record.recipes:
-        for repeat in range(recipe.repeats):
+    for repeat in range(max(recipe.repeats for recipe in record.recipes)):  # those of a repeat share their data
+        for recipe in record.recipes:
             folder = path / "trials" / f"{recipe.name}-r{repeat}"
             if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
                 continue
@@ -148,7 +154,7 @@ def shift_trial(
         answers = {name.removeprefix("answers/"): one for name, one in arrays.items() if name.startswith("answers/")}
         before: Variation = json.loads(str(arrays["variation"]))
         return _splits(arrays["ids"], arrays["labels"], answers), before
-    model = load(folder)
+    model = model_of(folder)
     pictures, labels = pictures_of(folder, model, data, root, kept)
     said = None if after is None else _said(after, folder.name)
     looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), said)
@@ -164,7 +170,7 @@ def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> N
     """Features of a trial's first test pictures in several views each, cropped and with other colours where there are any:
     ``(pictures, copies, d)``, float32; None for a network without features.
     """
-    model = load(folder)
+    model = model_of(folder)
     if "features" not in model.networks.stages(model.result).outputs:
         return None
     test, _ = pictures_of(folder, model, None, None, kept)
@@ -191,7 +197,8 @@ def _said(after: Progress, name: str) -> Callable[[int, int], None]:
 
 def _gathered(evidence: Evidence, apart: dict[str, list[Variation]]) -> dict[str, Any]:
     reference, found = evidence.record.reference, {}
-    for name, pairs in apart.items():
+    for name in [recipe.name for recipe in evidence.record.recipes if recipe.name in apart]:
+        pairs = apart[name]
         compared = name != reference and reference in apart
         first = evidence.trials[name, evidence.repeats(name)[0]]
         found[name] = {
