@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from augend.checkpoint import write_bytes, write_json
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, TRANSFERRED
 from augend.report.plots import COLOURS, draw, place
+from augend.report.templates import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["write"]
 
-HERE = Path(__file__).parent
 MARKERS = "osD^vPX*"
 LINES = {BARE: "-", TRANSFERRED: "--", ADAPTIVE: ":"}
 Model = dict[str, Any]
@@ -28,9 +28,6 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     Args:
         found: what `augend.study.attacked.attacked(folder, ...)` returned.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     write_json(folder / "attacks.json", found)
     first = next(iter(found["models"].values()))
     attacks = list(dict.fromkeys(one["attack"] for one in first["conditions"] if one["attack"] != CLEAN))
@@ -41,15 +38,13 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         },
         folder / "plots",
     )
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template("attacks.html").render(
+    text = rendered(
+        "attacks.html",
+        plots,
+        {},
         found=found,
-        plots={attack: Markup(plots[f"attack-{number}"]) for number, attack in enumerate(attacks)},
+        figures={attack: f"attack-{number}" for number, attack in enumerate(attacks)},
         threats=list(dict.fromkeys(one["threat"] for one in first["conditions"])),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         study="study" in found,
         name=folder.resolve().name,
     )

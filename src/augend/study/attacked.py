@@ -18,13 +18,12 @@ from augend.data.splits import stratified
 from augend.evaluate.attacked import CLEAN, Asked, Condition, Looked, conditions, look, procedure
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
-from augend.evaluate.load import Classifier, load
 from augend.randomness import Draws
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
-from augend.study.evidence import FINISHED, Evidence, Record, Scored, Trial, read_json, read_record, shown_by
-from augend.study.shifted import pictures_of
-from augend.study.statistics import Estimate, mean_of
+from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, shown_by
+from augend.study.shifted import model_of, pictures_of
+from augend.study.statistics import mean_of, said
 
 __all__ = ["attacked"]
 
@@ -86,14 +85,10 @@ def _trials(
     kept: Kept = {}
     trials: list[Trial] = []
     shares: dict[str, list[float | None]] = {}
-    for recipe in record.recipes:
-        for repeat in range(recipe.repeats):
-            folder = path / "trials" / f"{recipe.name}-r{repeat}"
-            if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
-                continue
-            splits, share = _attacked_trial(folder, wanted, kept, data, root, after)
-            trials.append(Trial(recipe.name, repeat, folder, splits, 0, {}))
-            shares.setdefault(recipe.name, []).append(share)
+    for recipe, repeat, folder in finished(record):
+        splits, share = _attacked_trial(folder, wanted, kept, data, root, after)
+        trials.append(Trial(recipe, repeat, folder, splits, 0, {}))
+        shares.setdefault(recipe, []).append(share)
     if not trials:
         raise AugendError(f"{path}: no trial of this study is finished")
     return trials, shares
@@ -129,7 +124,7 @@ def _looked(
     after: Callable[[int, int], None] | None,
     known: Mapping[str, object] | None = None,
 ) -> Looks:
-    model: Classifier = load(path)
+    model = model_of(path)
     pictures, labels = _subset(*pictures_of(path, model, data, root, kept), wanted.pictures)
     references = None
     if wanted.sums is not None:
@@ -176,7 +171,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
 
     def success(one: Condition) -> Level | None:
         fallen = [_fallen(evidence.trials[name, r].splits, one) for r in evidence.repeats(name)]
-        return _level(mean_of([float(wrong.mean()) for wrong in fallen if len(wrong)]), 0.0, 1.0)
+        return said(mean_of([float(wrong.mean()) for wrong in fallen if len(wrong)]), 0, 1)
 
     return {
         "repeats": len(evidence.repeats(name)),
@@ -184,24 +179,15 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
         "conditions": [
             {
                 **_about(one, wanted),
-                "accuracy": _level(evidence.level(name, one.name, "accuracy"), 0.0, 1.0),
+                "accuracy": said(evidence.level(name, one.name, "accuracy"), 0, 1),
                 "success": None if one.attack == CLEAN else success(one),
-                "versus_reference": _level(evidence.difference(name, reference, one.name, "accuracy"))
+                "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"))
                 if compared
                 else None,
             }
             for one in conditions(wanted)
         ],
     }
-
-
-def _level(found: Estimate | None, least: float = -math.inf, most: float = math.inf) -> Level | None:
-    if found is None:
-        return None
-    low, high = (
-        (None, None) if found.interval is None else (max(least, found.interval[0]), min(most, found.interval[1]))
-    )
-    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
 
 
 def _share(values: NDArray[np.float64]) -> Level | None:

@@ -23,13 +23,12 @@ from augend.runner.job import Kept, load_splits
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
-from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials
+from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
 from augend.study.reach import reaches
 from augend.study.request import Request, Study
 from augend.study.shifted import Variation, shift_trial
-from augend.study.statistics import Estimate, mean_of
+from augend.study.statistics import Estimate, mean_of, said
 from augend.study.tables import Claim, load_table, recipe_text
-from augend.study.trials import trial_name
 
 __all__ = ["gather", "open_reproduction", "trained", "verdict"]
 
@@ -199,7 +198,7 @@ def gather(study: Path) -> dict[str, Any]:
             "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
             "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
             "versus_reference": {
-                s: _said(evidence.difference(recipe.name, record.reference, s))
+                s: _said(evidence.difference(recipe.name, record.reference, s), -1, 1)
                 for s in splits
                 if recipe.name != record.reference and _has(evidence, s, recipe.name, record.reference)
             },
@@ -257,14 +256,11 @@ def _shifted(trials: Sequence[Trial], shifts: str) -> dict[str, list[Variation]]
 
 
 def _level(evidence: Evidence, name: str, split: str) -> dict[str, Any]:
-    return {**_said(evidence.level(name, split)), "values": evidence.scores(name, split)}
+    return {**_said(evidence.level(name, split), 0, 1), "values": evidence.scores(name, split)}
 
 
-def _said(found: Estimate | None) -> dict[str, Any]:
-    if found is None:
-        return {"mean": None, "low": None, "high": None, "repeats": 0}
-    low, high = found.interval or (None, None)
-    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
+def _said(found: Estimate | None, *ends: float) -> dict[str, Any]:
+    return said(found, *ends) or {"mean": None, "low": None, "high": None, "repeats": 0}
 
 
 def _augmenters(evidence: Evidence, row: str) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from augend.contract import AugendError
 from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
 from augend.runner.job import Job
-from augend.study.trials import state_of, trial_name
+from augend.study.evidence import trial_name
+from augend.study.trials import state_of
 
 __all__ = ["DIGITS", "Request", "Study", "seconds_of"]
 
