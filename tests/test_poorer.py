@@ -48,7 +48,7 @@ def test_a_repeat_draws_its_own_and_always_the_same() -> None:
 
 @pytest.mark.parametrize(("fraction", "false_labels"), [(0.0, 0.0), (1.5, 0.0), (1.0, -0.1), (1.0, 1.1)])
 def test_a_share_is_a_share(fraction: float, false_labels: float) -> None:
-    with pytest.raises(AugendError, match="it is a share (from 0|above 0)"):
+    with pytest.raises(AugendError, match=r"it is a share (from 0|above 0)"):
         SPLIT.poorer(fraction, false_labels)
 
 

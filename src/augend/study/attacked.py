@@ -25,8 +25,9 @@ from augend.study.evidence import Evidence, Record, Scored, Trial, finished, rea
 from augend.study.shifted import model_of, pictures_of
 from augend.study.statistics import mean_of, said
 
-__all__ = ["attacked"]
+__all__ = ["ATTACKED", "attack_trials", "attacked", "columns"]
 
+ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
 Progress = Callable[[str, int, int], None]
 Level = dict[str, Any]
 Looks = tuple[dict[str, Scored], float | None]
@@ -92,6 +93,19 @@ def _trials(
     if not trials:
         raise AugendError(f"{path}: no trial of this study is finished")
     return trials, shares
+
+
+def columns(wanted: Asked) -> dict[str, str]:
+    """Split -> what a table calls it, for every condition."""
+    return {ATTACKED + one.name: one.name for one in conditions(wanted)}
+
+
+def attack_trials(trials: Sequence[Trial], wanted: Asked, after: Progress | None = None) -> None:
+    """Put what finished models make of attacked test pictures among their splits."""
+    kept: Kept = {}
+    for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data
+        splits, _ = _attacked_trial(trial.folder, wanted, kept, None, None, after)
+        trial.splits.update({ATTACKED + name: one for name, one in splits.items()})
 
 
 def _attacked_trial(

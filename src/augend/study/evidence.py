@@ -283,12 +283,18 @@ class Evidence:
         kind = metric or self.record.metric
         return self._estimate([part.score(kind) for part in parts], parts, [part.right for part in parts], split, kind)
 
-    def difference(self, name: str, other: str, split: str, metric: Metric | None = None) -> Estimate | None:
-        """The mean paired difference `name` minus `other` over the repeats that both have; None where there is none."""
+    def difference(
+        self, name: str, other: str, split: str, metric: Metric | None = None, *, than: str | None = None
+    ) -> Estimate | None:
+        """The mean paired difference `name` minus `other` over the repeats that both have; None where there is none.
+
+        Args:
+            than: the split of `other`, if it is not the same; both show the same pictures.
+        """
         kind = metric or self.record.metric
         values, parts, pictures = [], [], []
         for r in self.repeats(name, other):
-            mine, theirs = (self.trials[recipe, r].splits[split] for recipe in (name, other))
+            mine, theirs = self.trials[name, r].splits[split], self.trials[other, r].splits[than or split]
             if not np.array_equal(mine.ids, theirs.ids):
                 raise AugendError(
                     f"trials {name}-r{r} and {other}-r{r} have other {split} pictures; run one of them again"
