@@ -149,7 +149,7 @@ def test_a_study_takes_every_trial_pairs_repeats_and_keeps_answers(
         raise AssertionError("answers that are kept were made again")
 
     with monkeypatch.context() as context:
-        context.setattr("augend.study.attacked.load", never)
+        context.setattr("augend.study.attacked.model_of", never)
         assert attacked(out, wanted) == found
     monkeypatch.setattr(attacked_room, "BATCH", 7)
     more = attacked(out, asked("fgsm", "4/255,0.5", "weight=4,draws=2,references=50", samples=1))

@@ -28,7 +28,7 @@ WORDS: dict[str, Any] = {
     "model": "mlp",
     "reference": "augmented",
     "repeats": 2,
-    "overrides": ["monitor={every: 4step, norms: [net], objective: cross-entropy}"],
+    "overrides": ["monitor={every: 4step, batch: 20, norms: [net], objective: cross-entropy}"],
     "attacked": {"attack": "fgsm", "eps": "8/255", "sums": "k=2,weight=1,draws=4", "samples": 2},
     "protocols": {"one": {"about": "A", "data": "digits:train=100,valid=40,test=60", "budget": "12step"}},
     "rows": {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from augend.report.plots import COLOURS, EDGE, MARKERS, WIDTH, place
+from augend.report.plots import COLOURS, EDGE, MARKERS, WIDTH, place, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,10 +43,11 @@ def errors(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, 
             axes.plot(gone, place_of, MARKERS[1], color=COLOURS[1], ms=5, mfc="none", label=label)
             labelled = True
     axes.axvline(0, color=EDGE, lw=1)
-    axes.set_yticks(range(len(have)), [row["called"] for row, _ in reversed(have)])
+    names = [short(row["called"], 28) for row, _ in reversed(have)]
+    axes.set_yticks(range(len(have)), names)
     axes.set_ylim(-0.6, len(have) - 0.4)
     axes.set_xlabel(f"of the error of {base['called']} gone, %")
-    place(figure, axes, height=0.3 * len(have) + 0.3, left=1.6)
+    place(figure, axes, height=0.3 * len(have) + 0.3, left=0.25 + 0.068 * max(map(len, names)))
     seeds = min(one["repeats"] for _, one in have)
     return (
         f"{asked['title']}: the paired difference over the reference's error ({100 * wrong:.1f} %), at least {seeds} seeds, "
