@@ -403,7 +403,7 @@ REFUSED = {
     "hard labels": (f"augment: {MIXUP}, objective: {{hard-labels-only: {{of: net}}}}", "takes one class a row"),
     "an alpha": ("augment: {mixup: {alpha: 0}}", "alpha must be a number of at least"),
     "an option": ("augment: {mixup: {alhpa: 1}}", "did you mean 'alpha'"),
-    "sums inside": ("augment: {two-pictures: {at: net.features}}", "needs several pictures a row, so it acts on pixels"),
+    "sums inside one of two views": ("augment: {views: {a: {two-pictures: {at: net.features}}, b: none}}", "has several pictures a row as far as net.features"),
     "other mixtures": (f"augment: {{views: {{a: {MIXUP}, b: {MIXUP}}}}}, objective: {{cross-entropy: 1, match: {{of: net@a, to: net@b}}}}", "compares rows that are mixed differently"),
     "mixed and not": (f"augment: {{views: {{a: {MIXUP}, b: none}}}}, objective: {{match: {{of: net@a, to: net@b}}}}", "mixed differently .input@a and nowhere"),
 }  # fmt: skip

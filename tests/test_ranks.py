@@ -35,7 +35,10 @@ def _run(folder: Path, ranks: int, recipe: str) -> tuple[list[dict[str, Any]], l
     return steps, [line for line in lines if line["kind"] == "train"]
 
 
-SLOW = [pytest.param(recipe, marks=pytest.mark.slow) for recipe in ("ft", "mixup", "cutmix", "mixup-features")]
+SLOW = [
+    pytest.param(recipe, marks=pytest.mark.slow)
+    for recipe in ("ft", "mixup", "cutmix", "mixup-features", "gradual-cascade", "cascade-2")
+]
 
 
 @pytest.mark.parametrize("recipe", ["augmented", *SLOW])

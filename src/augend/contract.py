@@ -87,6 +87,8 @@ class Batch:
         soft: view -> float32 ``(rows, classes)``, the targets of a view whose pictures are mixed, instead of `targets`.
         deferred: address -> view -> parameters of the augmentations that act on that tensor instead of on the pixels.
         partners: address -> view -> int64 ``(rows,)``, which row of the whole batch each row of that tensor is mixed with.
+        parts: address -> view -> int64 ``(rows, k)``, the classes of the k pictures a row that are summed in that tensor.
+            Up to there the view has rows * k pictures, those of a row next to one another.
         cached: network -> tensor -> view -> features ``(rows, ...)`` taken from the cache of the frozen part.
     """
 
@@ -98,6 +100,7 @@ class Batch:
     soft: dict[str, Tensor] = field(default_factory=dict)
     deferred: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     partners: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     cached: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
 
 
@@ -147,6 +150,7 @@ class Mixing(Protocol):
 
     The order picks `sources` pictures for each row. `mix` gets k tensors ``(rows, ...)``, each row's first pictures, its
     second, …, and their targets, k times float32 ``(rows, classes)``; it returns ``(rows, ...)`` and ``(rows, classes)``.
+    With an attribute `integers` that is True, `mix` also takes uint8 pictures, and returns float32 in [0, 1].
     """
 
     variants: int | None

@@ -125,13 +125,18 @@ class Chain:
         assert self.mixing is not None
         if isinstance(parts, int):
             own, mixing = self.split(params, parts)
-            x = self.apply(x, own)
+            x = self._mixable(x, own)
             sides = [part.reshape(-1, parts, *part.shape[1:]).unbind(1) for part in (x, targets)]
             return self.mixing.mix(sides[0], sides[1], mixing)
         own, mixing = self.split(params, 1)
-        x, rows = self.apply(x, own), len(parts)
+        x, rows = self._mixable(x, own), len(parts)
         pairs = [(part[:rows], part.index_select(0, parts)) for part in (x, targets)]
         return self.mixing.mix(pairs[0], pairs[1], mixing[:rows])
+
+    def _mixable(self, x: Tensor, params: Tensor) -> Tensor:
+        """Pictures as the mixing operation takes them: uint8 where nothing made floats of them and it adds integers."""
+        x = self._applied(x, params)
+        return x if getattr(self.mixing, "integers", False) else pixels.to_float(x)
 
     def apply(self, x: Tensor, params: Tensor) -> Tensor:
         """All operations on single pictures, in order.
@@ -141,6 +146,10 @@ class Chain:
                 which gives the same bits in less time.
             params: what `draw` returned, on any device.
         """
+        return pixels.to_float(self._applied(x, params))
+
+    def _applied(self, x: Tensor, params: Tensor) -> Tensor:
+        """The same; uint8 where every operation only moved pixels."""
         parts: Sequence[Tensor]
         if self.variants is None:
             parts = torch.split(params, self._widths, 1) if self.ops else []
@@ -154,7 +163,7 @@ class Chain:
             x = x if getattr(op, "moves", False) else pixels.to_float(x)
             # only the built-in crop knows a size, and only the chain knows that it is the first
             x = op.apply(x, part, self.size) if op is self._cutting else op.apply(x, part)  # type: ignore[call-arg]
-        return pixels.to_float(x)
+        return x
 
     def describe(self) -> str:
         """The operations' descriptions as a JSON list, equal for equal chains: part of the keys of caches."""

@@ -18,7 +18,7 @@ from augend.augment.base import Operation, checked
 from augend.contract import AugendError
 from augend.randomness import Draws
 
-__all__ = ["CutMix", "MixUp", "places", "soft_targets", "with_partners"]
+__all__ = ["CutMix", "MixUp", "Paired", "checked_batch", "label_table", "places", "soft_targets", "with_partners"]
 
 
 def soft_targets(labels: Tensor, classes: int) -> Tensor:
@@ -52,40 +52,39 @@ def places(rows: Tensor, wanted: Tensor) -> Tensor:
     return place[torch.searchsorted(ordered, wanted)]
 
 
+def checked_batch(word: str, images: Tensor, labels: Tensor) -> None:
+    """Refuses what is no batch: labels are ``(rows,)`` or ``(rows, classes)``, one for each image."""
+    if len(images) == 0 or labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
+        raise AugendError(
+            f"{word}: {len(images)} images need labels ({len(images)},) or ({len(images)}, classes), found "
+            f"{tuple(labels.shape)}"
+        )
+
+
+def label_table(word: str, labels: Tensor, classes: int | None) -> Tensor:
+    """Labels of a loop as float ``(rows, classes)``: int64 ``(rows,)`` by class number, soft ones as they are."""
+    if labels.ndim == 2:
+        return labels if labels.is_floating_point() else labels.float()
+    if classes is None:
+        raise AugendError(f"{word}: labels are class numbers, so num_classes is needed")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise AugendError(f"{word}: a label lies outside 0 .. {classes - 1} (num_classes)")
+    return soft_targets(labels.long(), classes)
+
+
 @dataclass(eq=False)
-class _Pairs(Operation, ABC):
-    """What mixup and cutmix share: a number lambda, the partner, and the way they are called in a loop."""
+class Paired(Operation, ABC):
+    """What mixings of rows of one batch share: the partner, and the way they are called in a loop."""
 
-    alpha: float = 1.0
-    p: float = 1.0
-    per: str = "batch"
     num_classes: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        self.alpha = checked(self.word, "alpha", self.alpha, 1e-3)
-        self.p = checked(self.word, "p", self.p, 0, 1)
-        if self.per not in ("batch", "row"):
-            raise AugendError(f"{self.word}: per must be 'batch' or 'row', found {self.per!r}")
 
     def partners(self, keys: Tensor, rows: int) -> Tensor:
         """int64 ``(n,)``: the partner of each of the rows `keys`, in a batch of `rows`."""
         return (keys - 1) % rows
 
+    @abstractmethod
     def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor:
-        """float32 ``(rows, p)``, lambda first; with ``per: batch`` every row has the numbers of row 0."""
-        if self.per == "row":
-            return self._numbers(draws)
-        return self._numbers(draws.rows(torch.zeros(1, dtype=torch.int64))).repeat(len(draws.keys), 1)
-
-    def told(self, params: Tensor) -> Tensor:
-        """The numbers of every row, or of one where all have the same."""
-        return params[:1] if self.per == "batch" else params
-
-    def _numbers(self, draws: Draws) -> Tensor:
-        share = draws.child("lambda").beta(self.alpha, self.alpha)
-        if self.p < 1:  # lambda 1: the row as it is
-            share = torch.where(draws.child("coin").bernoulli(self.p), share, 1.0)
-        return share
+        """float32 ``(rows, p)``."""
 
     @abstractmethod
     def mix(self, x: Sequence[Tensor], targets: Sequence[Tensor], params: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,23 +117,44 @@ class _Pairs(Operation, ABC):
         if not images.is_floating_point():
             kind = str(images.dtype).removeprefix("torch.")
             raise AugendError(f"{self.word}: images must be floats, found {kind}; divide by 255 first")
-        if rows == 0 or labels.shape[:1] != (rows,) or labels.ndim > 2 or len(draws.keys) != rows:
-            raise AugendError(
-                f"{self.word}: {rows} images need labels ({rows},) or ({rows}, classes) and as many rows of draws, found "
-                f"{tuple(labels.shape)} and {len(draws.keys)}"
-            )
+        checked_batch(self.word, images, labels)
+        if len(draws.keys) != rows:
+            raise AugendError(f"{self.word}: {rows} images need as many rows of draws, found {len(draws.keys)}")
         partners = self.partners(torch.arange(rows), rows)
-        both = [(own, own.index_select(0, partners.to(own.device))) for own in (images, self._targets(labels))]
+        table = label_table(self.word, labels, self.num_classes)
+        both = [(own, own.index_select(0, partners.to(own.device))) for own in (images, table)]
         return self.mix(both[0], both[1], self.draw(draws, 0.0))
 
-    def _targets(self, labels: Tensor) -> Tensor:
-        if labels.ndim == 2:
-            return labels if labels.is_floating_point() else labels.float()
-        if self.num_classes is None:
-            raise AugendError(f"{self.word}: labels are class numbers, so num_classes is needed")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise AugendError(f"{self.word}: a label lies outside 0 .. {self.num_classes - 1} (num_classes)")
-        return soft_targets(labels.long(), self.num_classes)
+
+@dataclass(eq=False)
+class _Pairs(Paired, ABC):
+    """What mixup and cutmix share: a number lambda."""
+
+    alpha: float = 1.0
+    p: float = 1.0
+    per: str = "batch"
+
+    def __post_init__(self) -> None:
+        self.alpha = checked(self.word, "alpha", self.alpha, 1e-3)
+        self.p = checked(self.word, "p", self.p, 0, 1)
+        if self.per not in ("batch", "row"):
+            raise AugendError(f"{self.word}: per must be 'batch' or 'row', found {self.per!r}")
+
+    def draw(self, draws: Draws, progress: float, copy: Tensor | None = None) -> Tensor:
+        """float32 ``(rows, p)``, lambda first; with ``per: batch`` every row has the numbers of row 0."""
+        if self.per == "row":
+            return self._numbers(draws)
+        return self._numbers(draws.rows(torch.zeros(1, dtype=torch.int64))).repeat(len(draws.keys), 1)
+
+    def told(self, params: Tensor) -> Tensor:
+        """The numbers of every row, or of one where all have the same."""
+        return params[:1] if self.per == "batch" else params
+
+    def _numbers(self, draws: Draws) -> Tensor:
+        share = draws.child("lambda").beta(self.alpha, self.alpha)
+        if self.p < 1:  # lambda 1: the row as it is
+            share = torch.where(draws.child("coin").bernoulli(self.p), share, 1.0)
+        return share
 
 
 def _blend(pair: Sequence[Tensor], share: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from augend.cli.options import Json, Plugins, Root, data_word, plugin_paths
+from augend.contract import AugendError
 
 __all__ = ["add_to"]
 
@@ -38,6 +39,43 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            help="Attack test pictures: fgsm, bim, mim, pgd, or foolbox:NAME, several with commas. A study: all its trials.",
+            show_default=False,
+        ),
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            help="L-infinity budgets in shares of the pixels' range (default 2/255,4/255,8/255), or sweep: 1/255 to 128/255.",
+            show_default=False,
+        ),
+    ] = None,
+    sums: Annotated[
+        str | None,
+        typer.Option(
+            help="Also through sums with training pictures: k=2,weight=1,draws=16 (also average=, references=).",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of bim, mim and pgd (default 10).", show_default=False)] = None,
+    restarts: Annotated[
+        int | None,
+        typer.Option(help="Of pgd (default 1 against the bare model, 3 through sums).", show_default=False),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Fresh draws a step when sums are attacked (default 16).", show_default=False),
+    ] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(
+            help="With --attack or --sums: how many test pictures, a fixed stratified subset (default 1000).",
+            show_default=False,
+        ),
+    ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +83,20 @@ def evaluate(
     from augend.evaluate.judge import judge
 
     _load_plugins(plugin)
+    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures)):
+        from augend.cli.attacks import show_attacks
+
+        if shifts is not None:
+            raise AugendError("--shifts and --attack are two evaluations; run them one after the other")
+        show_attacks(
+            run,
+            (attack, eps, sums),
+            {"steps": steps, "restarts": restarts, "samples": samples, "pictures": pictures},
+            data_word(data) if data else None,
+            data_root,
+            as_json,
+        )
+        return
     if shifts is not None:
         from augend.cli.shifts import show_shifts
 

@@ -53,6 +53,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Run a table or figure of a paper again: our numbers beside the printed ones, and a verdict on each claim."""
+    from augend.cli.display import Looking
     from augend.report import reproduction
     from augend.study import reproduce as study_reproduce
     from augend.study.compare import check_free
@@ -100,7 +101,7 @@ def reproduce(
         )
         return
     run_shown(study)
-    found = study_reproduce.gather(folder)
+    found = study_reproduce.gather(folder, Looking())
     page = reproduction.write(folder, found)
     if as_json:
         print(json.dumps(found))

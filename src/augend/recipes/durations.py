@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,7 +11,7 @@ from augend.contract import AugendError
 from augend.recipes.components import copies
 from augend.recipes.plan import Duration, PhasePlan, Plan
 
-__all__ = ["epoch_steps", "fixed_steps", "resolve_steps"]
+__all__ = ["epoch_steps", "fixed_steps", "pictures_seen", "resolve_steps"]
 
 
 def epoch_steps(epochs: float, pictures: int, per_step: Fraction | int) -> int:
@@ -27,6 +27,35 @@ def _exact(amount: float) -> Fraction:
     return Fraction(str(amount))
 
 
+def pictures_seen(phase: PhasePlan, steps: int) -> int:
+    """Pictures that are fetched in `steps` steps of a phase, all of them: rows times the pictures a row, which may become
+    fewer (or more) as the phase goes on.
+    """
+    return phase.rows * _summed(_sources(phase), steps)
+
+
+def _sources(phase: PhasePlan) -> Callable[[float], int]:
+    """Progress -> pictures a row."""
+    from augend.augment import build  # loads torch, which listing recipes does without
+
+    made = [build(op.component) for ops in phase.views.values() for op in ops]
+    return lambda progress: max((one.sources(progress) for one in made), default=1)
+
+
+def _summed(sources: Callable[[float], int], steps: int) -> int:
+    """The sum of ``sources(step / steps)`` over steps. They only fall or only rise, so where both ends of a stretch are equal
+    all of it is."""
+
+    def between(first: int, last: int) -> int:
+        ends = sources(first / steps), sources(last / steps)
+        if ends[0] == ends[1]:
+            return ends[0] * (last - first + 1)
+        middle = (first + last) // 2
+        return between(first, middle) + between(middle + 1, last)
+
+    return between(0, steps - 1)
+
+
 def fixed_steps(phase: PhasePlan, sizes: Mapping[str, int]) -> int | None:
     """Steps of a duration in steps or epochs, of a plateau's `at most` too; None for shares and percents."""
     if phase.fit is not None:
@@ -34,8 +63,15 @@ def fixed_steps(phase: PhasePlan, sizes: Mapping[str, int]) -> int | None:
     if phase.duration.unit == "step":
         return int(phase.duration.amount)
     if phase.duration.unit == "epoch":
-        # Groups show a picture several times a step, and an epoch counts pictures.
-        return epoch_steps(phase.duration.amount, sizes[phase.data], Fraction(phase.rows, copies(phase.order)))
+        # Groups show a picture several times a step, sums several pictures a row, and an epoch counts pictures.
+        sources, rows = _sources(phase), Fraction(phase.rows, copies(phase.order))
+        epochs, size = phase.duration.amount, sizes[phase.data]
+        fewest, most = sorted(epoch_steps(epochs, size, rows * sources(end)) for end in (0.0, 1.0))
+        while fewest < most:  # the first number of steps that is enough
+            middle = (fewest + most) // 2
+            enough = rows * _summed(sources, middle) >= _exact(epochs) * size
+            fewest, most = (fewest, middle) if enough else (middle + 1, most)
+        return most
     return None
 
 

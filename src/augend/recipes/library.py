@@ -209,7 +209,12 @@ def _papers() -> dict[str, Traversable]:
     folder = resources.files("augend") / "papers"
     if not folder.is_dir():
         return {}
-    files = {one.name: one / "settings.yaml" for one in folder.iterdir() if one.is_dir()}
+    papers = [one for one in folder.iterdir() if one.is_dir()]
+    files = {one.name: one / "settings.yaml" for one in papers}
+    for one in papers:  # a paper of several parts has a block for each: settings-sums.yaml
+        for file in one.iterdir():
+            if file.name.startswith("settings-"):
+                files[f"{one.name}/{file.name.removeprefix('settings-').removesuffix('.yaml')}"] = file
     return {name: file for name, file in files.items() if file.is_file()}
 
 

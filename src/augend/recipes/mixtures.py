@@ -13,7 +13,7 @@ from augend import names
 from augend.address import Address
 from augend.contract import AugendError, Mixing, Pairing
 from augend.recipes.components import copies
-from augend.recipes.plan import PhasePlan, TermPlan
+from augend.recipes.plan import Op, PhasePlan, TermPlan
 from augend.recipes.reading import Place
 
 if TYPE_CHECKING:
@@ -49,11 +49,37 @@ def mixed_at(phase: PhasePlan, place: Place) -> dict[str, Address]:
             if len(said) > 1:
                 raise place.at("augment").error(f"view {view!r} mixes rows twice ({', '.join(said)}); keep one")
             if op.at is not None and not isinstance(made, Pairing):
-                raise place.at("augment").error(
-                    f"{op.component.word} needs several pictures a row, so it acts on pixels, not at {op.at}"
-                )
+                _check_inside(phase, view, op, made, place.at("augment"))
             found[view] = Address("input") if op.at is None else op.at
     return found
+
+
+def _check_inside(phase: PhasePlan, view: str, op: Op, made: Mixing, place: Place) -> None:
+    """Several pictures a row enter the network and one row leaves the tensor where they are summed."""
+    word, at = op.component.word, op.at
+    if len(phase.views) > 1:
+        raise place.error(
+            f"view {view!r} has several pictures a row as far as {at} ({word}), so it must be the only view"
+        )
+    if made.sources(0.0) != made.sources(1.0):
+        raise place.error(
+            f"{word} at {at} must have as many pictures a row throughout the phase; leave `at` out, or give k a phase"
+        )
+    for other in phase.views[view]:
+        if other.at not in (None, at):
+            raise place.error(f"{word} at {at} leaves other augmentations inside no place but {at}, found {other.at}")
+
+
+def _summed(phase: PhasePlan, mixed: Mapping[str, Address]) -> frozenset[str]:
+    """The views whose rows have several pictures up to a tensor inside a network."""
+    from augend.augment import build
+
+    made = {
+        view: [build(op.component) for op in phase.views[view]] for view, at in mixed.items() if at.network != "input"
+    }
+    return frozenset(
+        v for v, ops in made.items() if any(isinstance(op, Mixing) and not isinstance(op, Pairing) for op in ops)
+    )
 
 
 def mixture(
@@ -109,6 +135,17 @@ def check_mixing(
         for one, at in mixed.items():
             if not any(str(at.at(one)) in tags for tags in seen):
                 raise place.at("augment").error(f"no term sees what is mixed at {at}")
+        several = _summed(phase, mixed)
+        for term in phase.terms:
+            for address in (*term.of, *term.to):
+                if address.view in several and not mixture(address, mixed, inputs, after):
+                    raise (
+                        place.at("objective")
+                        .at(term.name)
+                        .error(
+                            f"{address} has several pictures a row, which become one only at {mixed[str(address.view)]}"
+                        )
+                    )
     return mixed
 
 

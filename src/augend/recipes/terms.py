@@ -32,7 +32,7 @@ def planned_term(
         term: as written.
         views: of the phase.
         networks: all that are declared.
-        result: networks that cross-entropy takes when `of` is not written.
+        result: networks that cross-entropy (binary, too) takes when `of` is not written.
         smoothing: the settings' label smoothing, for terms that have the option and do not say.
         place: where mistakes are.
     """
@@ -41,7 +41,7 @@ def planned_term(
         component = Component(component.word, {"smoothing": smoothing, **component.options})
     of = term.of
     if of is None:
-        if component.word != "cross-entropy":
+        if component.word not in ("cross-entropy", "binary-cross-entropy"):
             raise place.error("of is missing: the address of the tensor, such as net or net.features@a")
         of = tuple(Address(network) for network in result)
     for address in (*of, *term.to):

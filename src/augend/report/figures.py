@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from augend.report.plots import COLOURS, WIDTH, curves, draw, place
 from augend.report.shifts import levels, variation, views
+from augend.report.sums import coefficients, errors, summed
 from augend.study.evidence import read_json
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def draw_figures(study: Path, found: dict[str, Any], asked: tuple[dict[str, Any]
         "levels": levels,
         "variation": variation,
         "views": views,
+        "errors": errors,
+        "summed": summed,
+        "coefficients": coefficients,
     }
 
     def drawer(figure: Figure, one: dict[str, Any]) -> bool:

@@ -102,7 +102,10 @@ def _table(found: dict[str, Any]) -> str:
         "recipe": [f"`{name}`" for name in rows],
         "printed": [_share(row["printed"]) for row in rows.values()],
         "logged": [_share(row["logged"]) for row in rows.values()],
-        **{called: [_level(row["levels"].get(split)) for row in rows.values()] for split, called in columns.items()},
+        **{
+            called: [_level(row["levels"].get(split)) + _beside(row["beside"].get(called, {})) for row in rows.values()]
+            for split, called in columns.items()
+        },
         f"points against {reference}, {columns[found['headline']]}": [
             "reference" if name == found["reference"] else _difference(row["versus_reference"].get(found["headline"]))
             for name, row in rows.items()
@@ -124,6 +127,10 @@ def _table(found: dict[str, Any]) -> str:
     }
     lines = [_line(list(shown)), _line(["---"] * len(shown)), *map(_line, map(list, zip(*shown.values(), strict=True)))]
     return "\n".join(lines)
+
+
+def _beside(numbers: dict[str, float]) -> str:
+    return "".join(f"; {kind} {_share(value)}" for kind, value in numbers.items())
 
 
 def _score(found: dict[str, Any] | None) -> str:

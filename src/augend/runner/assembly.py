@@ -161,7 +161,14 @@ class Scene:
 
     def sources(self, progress: float) -> int:
         """Pictures a row."""
-        return max(chain.sources(progress) for chain in self.chains.values())
+        inside = (chain for by_view in self.inner.values() for chain in by_view.values())
+        return max(chain.sources(progress) for chain in (*self.chains.values(), *inside))
+
+    @functools.cached_property
+    def entering(self) -> int:
+        """Pictures a row that enter a network: several where they are summed inside it; then there is one view."""
+        inside = [chain for by_view in self.inner.values() for chain in by_view.values()]
+        return max([c.sources(0.0) for c in inside if c.mixing is not None and c.pairing is None], default=1)
 
     @functools.cached_property
     def sees_pixels(self) -> bool:
@@ -206,7 +213,8 @@ class Scene:
                 drawn = params.get(view)
                 drawn = drawn if drawn is None else drawn.to(device)
                 if chain.mixing is None:
-                    views[view] = self._view(chain, pixels[: len(rows), 0], drawn)
+                    several = pixels[: len(rows), : self.entering].flatten(0, 1)
+                    views[view] = self._view(chain, several, self._each(drawn))
                     continue
                 assert drawn is not None
                 parts: Tensor | int = chain.sources(progress)
@@ -229,10 +237,18 @@ class Scene:
             }
             for address, by_view in self.inner.items()
         }
-        ids = index[: len(rows), 0]
+        entered = index[: len(rows), : self.entering]
+        classes = {
+            address: dict.fromkeys(by_view, self.pictures.labels[entered])
+            for address, by_view in self.inner.items()
+            if any(chain.mixing is not None and chain.pairing is None for chain in by_view.values())
+        }
         cached = {
             network: {
-                tensor: {view: bank[self._bank_rows(ids, params.get(view), view)] for view, bank in by_view.items()}
+                tensor: {
+                    view: bank[self._bank_rows(entered.flatten(), self._each(params.get(view)), view)]
+                    for view, bank in by_view.items()
+                }
                 for tensor, by_view in tensors.items()
             }
             for network, tensors in self.banks.items()
@@ -240,12 +256,35 @@ class Scene:
         weight = None if weight is None else weight.to(device)
         self.lap("data")
         shown = {view: drawn[: len(rows)] for view, drawn in params.items()}
-        return Batch(views, targets, ids, weight, shown, soft=soft, deferred=deferred, partners=inside, cached=cached)
+        return Batch(
+            views,
+            targets,
+            index[: len(rows), 0],
+            weight,
+            shown,
+            soft=soft,
+            deferred=deferred,
+            partners=inside,
+            parts=classes,
+            cached=cached,
+        )
 
     def _drawn(self, view: str, chain: Chain, draws: Draws, progress: float, copy: Tensor | None) -> Tensor:
-        if view in self.bank_views:
-            return draws.integers(self.bank_views[view]).float()
-        return chain.draw(draws, progress, copy)
+        """Of each row's pictures that enter the network, side by side; the first one's are as if it were alone."""
+        found = []
+        for source in range(self.entering):
+            own = draws.child(f"source {source}") if source else draws
+            if view in self.bank_views:
+                found.append(own.integers(self.bank_views[view]).float())
+            else:
+                found.append(chain.draw(own, progress, copy))
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _each(self, params: Tensor | None) -> Tensor | None:
+        """Parameters of rows as those of the single pictures that enter the network."""
+        if params is None or self.entering == 1:
+            return params
+        return params.reshape(len(params) * self.entering, -1)
 
     def shown(self, view: str, pictures: Tensor, variant: Tensor, seed: int, *, bank: bool) -> Tensor:
         """Pixels ``(rows, C, H, W)`` of pictures under a variant of a view (or the view's n-th draw of a bank)."""

@@ -85,7 +85,7 @@ def worth_caching(scene: Scene, steps: int, *, shared: bool = True) -> list[Rout
     found = []
     for route in candidates:
         variants = sum(scene.chains[view].variants or 1 for view in route.views)
-        asked = steps * spec.rows * len(route.views)
+        asked = steps * spec.rows * scene.entering * len(route.views)
         total, row = len(scene.pictures) * variants, _a_row(scene, route)
         limit = MOST_BYTES if shared and vectors(row) else CACHE_BYTES
         if asked > total and total * _bytes(row) <= limit:
@@ -137,7 +137,8 @@ def fill_banks(
     begun = 0
     for route in chosen:
         banks: dict[str, dict[str, Tensor | Placed]] = {}
-        size = scene.spec.rows * len(route.views)  # the shape of a step's forward, so that the bits are a step's bits
+        # the shape of a step's forward, so that the bits are a step's bits
+        size = scene.spec.rows * scene.entering * len(route.views)
         for view in route.views:
 
             def said(rows: int, total: int, begun: int = begun) -> None:

@@ -22,7 +22,7 @@ from augend.contract import AugendError, Saved
 from augend.cost import Ledger
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
-from augend.recipes.durations import resolve_steps
+from augend.recipes.durations import pictures_seen, resolve_steps
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.schedules import OnPlateau
 from augend.runner import curve
@@ -177,7 +177,8 @@ class Keeper:
             self._restored = {}
         self.first_step = self.at.step
         self.rate = float(self.at.watch.get("lr", {}).get("rate", 1.0))
-        self.epoch_steps = math.ceil(len(scene.pictures) / max(1, self.spec.rows * scene.sources(0.0)))
+        steps = self.spec.steps or 1
+        self.epoch_steps = math.ceil(len(scene.pictures) * steps / pictures_seen(self.spec, steps))
         plateau = self.spec.duration.plateau
         watched = [plateau.watch] if plateau else []
         if self.spec.schedule.word == "on-plateau":

@@ -214,7 +214,7 @@ class Phase(nn.Module):
     def coupled(self) -> list[str]:
         """What compares or mixes rows with one another, in words: on several ranks these must hold equally many."""
         terms = [f"term {name!r}" for name, term in self.terms.items() if getattr(term, "coupled", False)]
-        mixing = [a for a, chains in self.deferred.items() if any(chain.mixing for chain in chains.values())]
+        mixing = [a for a, chains in self.deferred.items() if any(chain.pairing for chain in chains.values())]
         return [*terms, *(f"mixing at {address}" for address in mixing)]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -298,8 +298,16 @@ class Phase(nn.Module):
     def _mixed(
         self, chain: Chain, x: Tensor, params: Tensor, address: Address, view: str, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """Rows and their partners, which on several ranks another may hold; a gradient flows back to both."""
+        """Rows made of what their pictures have become here; a gradient flows back to all of them.
+
+        They are a row's own pictures, or it and its partner, which on several ranks another may hold.
+        """
         assert chain.mixing is not None
+        last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        if chain.pairing is None:
+            classes = batch.parts[str(address)][view]
+            mixed, targets = chain.mixed(x, soft_targets(classes.flatten(), self.classes), params, classes.shape[1])
+            return mixed.contiguous(memory_format=torch.channels_last) if last else mixed, targets
         own, mixing = chain.split(params, 1)
         x, labels = chain.apply(x, own), batch.targets
         whole = [part if self.gather is None else self.gather(part) for part in (x, labels)]
@@ -307,7 +315,6 @@ class Phase(nn.Module):
         others, theirs = (part.index_select(0, partners) for part in whole)
         tables = [soft_targets(part, self.classes) for part in (labels, theirs)]
         mixed, targets = chain.mixing.mix((x, others), tables, mixing)
-        last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         return mixed.contiguous(memory_format=torch.channels_last) if last else mixed, targets
 
     def _loss(self, planned: _Planned, at: Mapping[str, Tensor], soft: Mapping[str, Tensor], batch: Batch) -> Tensor:

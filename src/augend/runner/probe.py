@@ -21,6 +21,8 @@ from augend.runner.optimizer import build_optimizer
 
 __all__ = ["choose", "stepper", "trial_of"]
 
+PLACES = 8  # of a phase, at which its steps are timed in turn
+
 
 def choose(
     plan: Plan, splits: Mapping[str, Split], base: Hardware, *, remember: bool = True
@@ -85,8 +87,9 @@ def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
     def step() -> float:
         number = next(count)
         draws = Draws(0, spec.name, number, spec.rows)
-        picks = scene.order.next(number, spec.rows, scene.sources(0.0), 0.0)
-        batch = scene.batch(picks, draws, 0.0)
+        progress = number % PLACES / PLACES  # what follows the phase's progress costs what it does on the whole
+        picks = scene.order.next(number, spec.rows, scene.sources(progress), progress)
+        batch = scene.batch(picks, draws, progress)
         scene.phase.draws = draws
         with hardware.autocast():
             terms = scene.phase(batch)

@@ -157,7 +157,7 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     if not chosen:
         return PhaseTime(plain)
     fill = sum(_filled(scene, route, hardware) for route in chosen)
-    asked = min(_rows(scene, route) / (spec.rows * len(route.views)) for route in chosen)
+    asked = min(_rows(scene, route) / (spec.rows * scene.entering * len(route.views)) for route in chosen)
     _pretend(scene, chosen, hardware)
     return PhaseTime(
         plain,

@@ -22,7 +22,19 @@ from augend.evaluate import metrics
 from augend.study import statistics
 from augend.study.statistics import Estimate
 
-__all__ = ["Evidence", "Metric", "Recipe", "Record", "Scored", "Trial", "read_record", "read_rows", "read_trials"]
+__all__ = [
+    "Evidence",
+    "Metric",
+    "Recipe",
+    "Record",
+    "Scored",
+    "Trial",
+    "finished",
+    "read_record",
+    "read_rows",
+    "read_trials",
+    "trial_name",
+]
 
 Metric = Literal["accuracy", "balanced_accuracy"]
 ORDINARY = frozenset({"plain", "augmented", "probe", "finetune"})
@@ -191,34 +203,45 @@ def _scored(rows: dict[str, NDArray[Any]], split: str) -> Scored:
     )
 
 
+def trial_name(recipe: str, repeat: int) -> str:
+    """Folder name of a trial."""
+    return f"{recipe}-r{repeat}"
+
+
+def finished(record: Record) -> list[tuple[str, int, Path]]:
+    """Recipe, repeat and folder of every finished trial; those of a repeat together, since they share their data."""
+    found = []
+    for repeat in range(record.repeats):
+        for recipe in record.recipes:
+            folder = record.folder / "trials" / trial_name(recipe.name, repeat)
+            state = folder / "state.json"
+            if repeat < recipe.repeats and state.is_file() and read_json(state).get("state") == FINISHED:
+                found.append((recipe.name, repeat, folder))
+    return found
+
+
 def read_trials(record: Record, *, test: bool, peers: bool = False) -> list[Trial]:
-    """The finished trials, by recipe and repeat. With ``test=False`` no row of a test set is looked at.
+    """The finished trials, by repeat and recipe. With ``test=False`` no row of a test set is looked at.
 
     Args:
         peers: also what further networks of a run predict, their splits named as ``peer/test``.
     """
     trials = []
-    for recipe in record.recipes:
-        for repeat in range(recipe.repeats):
-            folder = record.folder / "trials" / f"{recipe.name}-r{repeat}"
-            if not (folder / "predictions.npz").is_file() or not (folder / "state.json").is_file():
-                continue
-            if read_json(folder / "state.json").get("state") != FINISHED:
-                continue
-            rows = read_rows(folder / "predictions.npz")
-            wanted = [str(s) for s in np.unique(rows["split"]) if s != "train" and (test or s == "valid")]
-            if "valid" not in wanted:
-                raise AugendError(
-                    f"{folder}: its predictions have no validation pictures, and recipes are chosen on them"
-                )
-            ledger = read_json(folder / "ledger.json") if (folder / "ledger.json").is_file() else {}
-            trained = rows["labels"][rows["split"] == "train"].astype(np.int64)
-            largest = int(np.bincount(trained).argmax()) if len(trained) else 0
-            splits = {s: _scored(rows, s) for s in wanted}
-            for path in sorted(folder.glob("predictions-*.npz")) if peers else ():
-                peer, theirs = path.stem.removeprefix("predictions-"), read_rows(path)
-                splits |= {f"{peer}/{s}": _scored(theirs, s) for s in wanted}
-            trials.append(Trial(recipe.name, repeat, folder, splits, largest, ledger))
+    for recipe, repeat, folder in finished(record):
+        if not (folder / "predictions.npz").is_file():
+            continue
+        rows = read_rows(folder / "predictions.npz")
+        wanted = [str(s) for s in np.unique(rows["split"]) if s != "train" and (test or s == "valid")]
+        if "valid" not in wanted:
+            raise AugendError(f"{folder}: its predictions have no validation pictures, and recipes are chosen on them")
+        ledger = read_json(folder / "ledger.json") if (folder / "ledger.json").is_file() else {}
+        trained = rows["labels"][rows["split"] == "train"].astype(np.int64)
+        largest = int(np.bincount(trained).argmax()) if len(trained) else 0
+        splits = {s: _scored(rows, s) for s in wanted}
+        for path in sorted(folder.glob("predictions-*.npz")) if peers else ():
+            peer, theirs = path.stem.removeprefix("predictions-"), read_rows(path)
+            splits |= {f"{peer}/{s}": _scored(theirs, s) for s in wanted}
+        trials.append(Trial(recipe, repeat, folder, splits, largest, ledger))
     return trials
 
 
@@ -260,12 +283,18 @@ class Evidence:
         kind = metric or self.record.metric
         return self._estimate([part.score(kind) for part in parts], parts, [part.right for part in parts], split, kind)
 
-    def difference(self, name: str, other: str, split: str, metric: Metric | None = None) -> Estimate | None:
-        """The mean paired difference `name` minus `other` over the repeats that both have; None where there is none."""
+    def difference(
+        self, name: str, other: str, split: str, metric: Metric | None = None, *, than: str | None = None
+    ) -> Estimate | None:
+        """The mean paired difference `name` minus `other` over the repeats that both have; None where there is none.
+
+        Args:
+            than: the split of `other`, if it is not the same; both show the same pictures.
+        """
         kind = metric or self.record.metric
         values, parts, pictures = [], [], []
         for r in self.repeats(name, other):
-            mine, theirs = (self.trials[recipe, r].splits[split] for recipe in (name, other))
+            mine, theirs = self.trials[name, r].splits[split], self.trials[other, r].splits[than or split]
             if not np.array_equal(mine.ids, theirs.ids):
                 raise AugendError(
                     f"trials {name}-r{r} and {other}-r{r} have other {split} pictures; run one of them again"

@@ -12,6 +12,7 @@ from typing import Any
 
 from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
+from augend.evaluate import attacked as attacks
 from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
 from augend.recipes.durations import written
@@ -20,16 +21,17 @@ from augend.recipes.library import load
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
+from augend.study.attacked import ATTACKED, attack_trials
+from augend.study.attacked import columns as attack_columns
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
-from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials
+from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
 from augend.study.reach import reaches
 from augend.study.request import Request, Study
-from augend.study.shifted import Variation, shift_trial
-from augend.study.statistics import Estimate, mean_of
-from augend.study.tables import Claim, load_table, recipe_text
-from augend.study.trials import trial_name
+from augend.study.shifted import Progress, Variation, shift_trial
+from augend.study.statistics import Estimate, mean_of, said
+from augend.study.tables import Attacked, Claim, load_table, recipe_text
 
 __all__ = ["gather", "open_reproduction", "trained", "verdict"]
 
@@ -90,6 +92,7 @@ def open_reproduction(
         # what only rows have that were left out is not for this study
         "overrides": tuple(text for text in asked.overrides if any(knows(one, text) for one in composed)),
         "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
+        "own": {row: spec.overrides for row, spec in chosen.items() if spec.overrides},
         "poorer": {row: spec.poorer for row, spec in chosen.items() if spec.poorer},
         "starts": {row: trained(bases, spec.base, most) for row, spec in chosen.items() if spec.base and bases},
         **{key: value for key, value in given.items() if value is not None},
@@ -100,6 +103,8 @@ def open_reproduction(
             f"{bases}: was made with seed {its}, not {plain.seed}, so it has learned from pictures held out here; "
             "give the same --seed, or another --bases"
         )
+    if asked.attacked is not None:
+        attacks_of(asked.attacked)  # a mistake is said before anything is trained
     others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
     kept: Kept = {}
     budget = plain.budget or load_settings(plain.settings).words.budget
@@ -165,20 +170,33 @@ def _same_bases(out: Path, bases: Path | None, repeats: int | None) -> None:
             raise AugendError(f"{file}: is no longer what this study began with; restore it or give another --out")
 
 
-def gather(study: Path) -> dict[str, Any]:
+def attacks_of(words: Attacked) -> attacks.Asked:
+    """What a table's words about attacks ask for."""
+    return attacks.asked(**words.model_dump())
+
+
+def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
     """What a reproduction has found so far, as JSON values; written to ``reproduction.json``.
 
     Levels are means over repeats with 95 % intervals, differences are paired; both as in every study.
+
+    Args:
+        study: its folder.
+        after: called with (which model, pictures done, pictures in all), where models are shown changed pictures.
     """
     record = read_record(study)
     about = record.raw["reproduces"]
     table = load_table(about["table"])
     asked = table.asked(about["table"], about["protocol"], about.get("scale"))
     trials = read_trials(record, test=True, peers=True)
-    moved = _shifted(trials, table.shifts) if table.shifts else {}
+    moved = _shifted(trials, table.shifts, after) if table.shifts else {}
+    wanted = None if asked.attacked is None else attacks_of(asked.attacked)
+    if wanted is not None:
+        attack_trials(trials, wanted, after)
     evidence = Evidence(record, trials)
     names = [recipe.name for recipe in evidence.recipes]
     columns = {**asked.columns, **{SHIFT + shift: shift for shift in (table.shifts or "").split(",") if shift}}
+    columns |= {} if wanted is None else attack_columns(wanted)
     splits = [split for split in columns if any(split in trial.splits for trial in trials)]
     failed = _failed(record)
     reach = reaches(evidence)
@@ -191,6 +209,7 @@ def gather(study: Path) -> dict[str, Any]:
             "title": recipe.title,
             "printed": row.printed_in(asked.protocol),
             "logged": row.logged_in(asked.protocol),
+            "beside": row.beside(asked.protocol),
             "steps": steps,
             "flops": _flops(evidence, recipe.name) if recipe.name in names else None,
             "to_reference": reach.get(recipe.name),
@@ -199,7 +218,7 @@ def gather(study: Path) -> dict[str, Any]:
             "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
             "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
             "versus_reference": {
-                s: _said(evidence.difference(recipe.name, record.reference, s))
+                s: _said(evidence.difference(recipe.name, record.reference, s), -1, 1)
                 for s in splits
                 if recipe.name != record.reference and _has(evidence, s, recipe.name, record.reference)
             },
@@ -222,7 +241,7 @@ def gather(study: Path) -> dict[str, Any]:
         "sizes": record.sizes,
         "rows": rows,
         "claims": [
-            judged(evidence, claim, SHIFT + claim.shift if claim.shift else asked.headline, rows)
+            judged(evidence, claim, asked.headline, rows)
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],
@@ -245,26 +264,23 @@ def _has(evidence: Evidence, split: str, *names: str) -> bool:
     return all(evidence.repeats(name) for name in names) and all(split in splits for splits in known)
 
 
-def _shifted(trials: Sequence[Trial], shifts: str) -> dict[str, list[Variation]]:
+def _shifted(trials: Sequence[Trial], shifts: str, after: Progress | None) -> dict[str, list[Variation]]:
     """Put what models make of shifted test pictures among their splits; row -> how far these move each repeat's."""
     kept: Kept = {}
     moved: dict[str, list[Variation]] = {}
     for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data
-        splits, apart = shift_trial(trial.folder, shifts, kept)
+        splits, apart = shift_trial(trial.folder, shifts, kept, after=after)
         trial.splits.update({SHIFT + name: one for name, one in splits.items() if name != ORIGINAL})
         moved.setdefault(trial.recipe, []).append(apart)
     return moved
 
 
 def _level(evidence: Evidence, name: str, split: str) -> dict[str, Any]:
-    return {**_said(evidence.level(name, split)), "values": evidence.scores(name, split)}
+    return {**_said(evidence.level(name, split), 0, 1), "values": evidence.scores(name, split)}
 
 
-def _said(found: Estimate | None) -> dict[str, Any]:
-    if found is None:
-        return {"mean": None, "low": None, "high": None, "repeats": 0}
-    low, high = found.interval or (None, None)
-    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}
+def _said(found: Estimate | None, *ends: float) -> dict[str, Any]:
+    return said(found, *ends) or {"mean": None, "low": None, "high": None, "repeats": 0}
 
 
 def _augmenters(evidence: Evidence, row: str) -> dict[str, dict[str, Any]]:
@@ -312,8 +328,8 @@ def _failed(record: Record) -> dict[str, list[str]]:
     return found
 
 
-def judged(evidence: Evidence, claim: Claim, split: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A claim with its paired difference on `split`, at equal steps and at equal cost, and the verdict."""
+def judged(evidence: Evidence, claim: Claim, headline: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A claim with its paired difference on its split, at equal steps and at equal cost, and the verdict."""
     if claim.of == "score":
         difference = score_difference(evidence, claim.better, claim.than)
         about = {"says": claim.says, "better": claim.better, "than": claim.than, "of": "score"}
@@ -323,17 +339,21 @@ def judged(evidence: Evidence, claim: Claim, split: str, rows: Mapping[str, Mapp
             "at_equal_cost": None,
             "verdict": verdict(difference, difference),
         }
-    found = evidence.difference(claim.better, claim.than, split)
+    split = SHIFT + claim.shift if claim.shift else ATTACKED + claim.attacked if claim.attacked else headline
+    than = ATTACKED + claim.than_attacked if claim.than_attacked else split
+    found = evidence.difference(claim.better, claim.than, split, than=than)
     ratio = rows[claim.better]["flops"] / rows[claim.than]["flops"]
     pair = claim.equal or claim.better, claim.than_equal or claim.than
     equal = None
-    if (claim.equal or claim.than_equal or ratio <= SAME_COST) and evidence.repeats(*pair):
-        equal = evidence.difference(*pair, split)  # where no other rows are named, `better` costs no more as it stands
+    if (claim.equal or claim.than_equal or (ratio <= SAME_COST and than == split)) and evidence.repeats(*pair):
+        # where no other rows are named, `better` costs no more as it stands; what another way of asking costs is not known
+        equal = evidence.difference(*pair, split, than=than)
     return {
         "says": claim.says,
         "better": claim.better,
         "than": claim.than,
         "split": split,
+        "than_split": than,
         "difference": _said(found),
         "flops_ratio": ratio,
         "at_equal_cost": None if equal is None else {**_said(equal), "rows": list(pair)},

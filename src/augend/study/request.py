@@ -13,7 +13,8 @@ from augend.contract import AugendError
 from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
 from augend.runner.job import Job
-from augend.study.trials import state_of, trial_name
+from augend.study.evidence import trial_name
+from augend.study.trials import state_of
 
 __all__ = ["DIGITS", "Request", "Study", "seconds_of"]
 
@@ -54,6 +55,7 @@ class Request:
         starts: name of a recipe -> files of weights, of which repeat r starts from number r.
         fraction, false_labels: of the training pictures, see `augend.runner.job.Job`.
         poorer: name of a recipe -> "fraction" and "false_labels" of its own.
+        own: name of a recipe -> overrides for it alone.
     """
 
     data: str = DIGITS
@@ -85,6 +87,7 @@ class Request:
     fraction: float = 1.0
     false_labels: float = 0.0
     poorer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -133,14 +136,18 @@ class Request:
             refit: which pictures are trained on, see `Job`.
             others: all recipes of the study where they lie now; default: as they were typed.
         """
-        name = load(recipe).name if self.budgets or self.starts or self.poorer else ""
+        name = load(recipe).name if self.budgets or self.starts or self.poorer or self.own else ""
         starts = self.starts.get(name)
         weights = starts[repeat] if starts else self.weights
         return Job(
             data=self.data,
             recipe=recipe,
             settings="good-practice" if self.settings == "auto" else self.settings,
-            overrides=(*self._reaching(recipe, self.recipes if others is None else others), *overrides),
+            overrides=(
+                *self._reaching(recipe, self.recipes if others is None else others),
+                *self.own.get(name, ()),
+                *overrides,
+            ),
             params={} if weights is None else {"weights": weights},
             model=self.model,
             budget=self.budgets.get(name, self.budget),

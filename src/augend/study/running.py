@@ -17,10 +17,10 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import load_splits, resolve_job
 from augend.runner.stop import Stop
 from augend.study import results
-from augend.study.evidence import read_json
+from augend.study.evidence import read_json, trial_name
 from augend.study.pool import Pool
 from augend.study.request import Study
-from augend.study.trials import prepare_trial, state_of, trial_folder, trial_name
+from augend.study.trials import prepare_trial, state_of, trial_folder
 from augend.study.tuning import choose_rates, tuning_jobs
 
 __all__ = ["Listen", "again", "footprint", "leave_model", "prepare", "run_study", "run_trials", "workers_for"]

@@ -36,11 +36,11 @@ from augend.runner.folder import RunFolder
 from augend.runner.job import Kept, load_splits
 from augend.study import statistics
 from augend.study.compare import open_study
-from augend.study.evidence import FINISHED, Record, read_json, read_record, shown_by
+from augend.study.evidence import Record, finished, read_json, read_record, shown_by
 from augend.study.regime import settled
 from augend.study.request import Request, Study
 from augend.study.shifted import model_of, pictures_of
-from augend.study.statistics import Estimate
+from augend.study.statistics import Estimate, said
 
 __all__ = [
     "LEFT_ALONE",
@@ -169,12 +169,7 @@ def gather(path: Path, run: Judged | None = None, after: After | None = None) ->
     """
     record = read_record(path)
     about = record.raw["sensitivity"]
-    folders = [
-        folder
-        for repeat in range(record.repeats)
-        if (folder := path / "trials" / f"plain-r{repeat}").is_dir()
-        and read_json(folder / "state.json").get("state") == FINISHED
-    ]
+    folders = [folder for _, _, folder in finished(record)]
     if not folders:
         raise AugendError(f"{path}: no trial of this study is finished; its trials' state.json say why")
     kept: Kept = {}
@@ -192,14 +187,14 @@ def gather(path: Path, run: Judged | None = None, after: After | None = None) ->
             found_here = seen.change(name, number)
             sure = learned and _surely(found_here, margin, len(classes))
             word = verdict(found_here, margin) if learned else UNCLEAR
-            of_class[label] = {**said(found_here), "verdict": word, "surely": sure}
+            of_class[label] = {**(said(found_here, -1, 1) or {}), "verdict": word, "surely": sure}
         change = seen.change(name)
         found[name] = {
             "kind": way.kind,
             "strength": way.strength,
             "said": way.said,
             "shown": dict(way.shown),
-            "change": said(change),
+            "change": said(change, -1, 1),
             "kl": float(np.mean([one[f"kl/{name}"].mean() for one in trials])),
             "verdict": _of_all(verdict(change, margin), of_class, margin) if learned else UNCLEAR,
             "harmed": [label for label, one in of_class.items() if one["verdict"] == HARMFUL],
@@ -217,7 +212,7 @@ def gather(path: Path, run: Judged | None = None, after: After | None = None) ->
         "classes": list(classes),
         "margin": margin,
         "learned": learned,
-        "level": said(level),
+        "level": said(level, 0, 1),
         "repeats": len(trials),
         "wanted": record.repeats,
         "ways": found,
@@ -259,17 +254,6 @@ def suggested(found: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     flips = [{one["kind"]: FLIPPED} for one in good if one["kind"] in ("hflip", "vflip")]
     others = [dict(one["shown"]) for one in good if one["kind"] not in ("hflip", "vflip")]
     return [*flips, *([{"one-of": {"of": others, "p": 0.75}}] if others else [])]
-
-
-def said(found: Estimate) -> dict[str, Any]:
-    """An estimate as JSON; shares and their differences lie between -1 and 1."""
-    low, high = found.interval or (None, None)
-    mean = None if math.isnan(found.mean) else found.mean
-    return {
-        "mean": mean,
-        "low": None if low is None else max(-1.0, low),
-        "high": None if high is None else min(1.0, high),
-    }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from augend.names import load_plugin
 from augend.randomness import Draws
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept, load_splits
-from augend.study.evidence import FINISHED, Evidence, Scored, Trial, read_json, read_record, shown_by
-from augend.study.statistics import Estimate, mean_of
+from augend.study.evidence import Evidence, Scored, Trial, finished, read_record, shown_by
+from augend.study.statistics import mean_of, said
 
 __all__ = ["Variation", "features_of_views", "model_of", "pictures_of", "shift_trial", "shifted"]
 
@@ -114,14 +113,10 @@ def _study(path: Path, shifts: str, data: str | None, root: str | None, after: P
     kept: Kept = {}
     trials: list[Trial] = []
     apart: dict[str, list[Variation]] = {}
-    for repeat in range(max(recipe.repeats for recipe in record.recipes)):  # those of a repeat share their data
-        for recipe in record.recipes:
-            folder = path / "trials" / f"{recipe.name}-r{repeat}"
-            if not (folder / "state.json").is_file() or read_json(folder / "state.json").get("state") != FINISHED:
-                continue
-            splits, moved = shift_trial(folder, shifts, kept, data=data, root=root, after=after)
-            trials.append(Trial(recipe.name, repeat, folder, splits, 0, {}))
-            apart.setdefault(recipe.name, []).append(moved)
+    for recipe, repeat, folder in finished(record):
+        splits, moved = shift_trial(folder, shifts, kept, data=data, root=root, after=after)
+        trials.append(Trial(recipe, repeat, folder, splits, 0, {}))
+        apart.setdefault(recipe, []).append(moved)
     if not trials:
         raise AugendError(f"{path}: no trial of this study is finished")
     return {
@@ -156,8 +151,8 @@ def shift_trial(
         return _splits(arrays["ids"], arrays["labels"], answers), before
     model = model_of(folder)
     pictures, labels = pictures_of(folder, model, data, root, kept)
-    said = None if after is None else _said(after, folder.name)
-    looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), said)
+    told = None if after is None else _said(after, folder.name)
+    looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), told)
     answers, moved = {name: logits.argmax(1) for name, logits in looks.logits.items()}, variation(looks)
     if data is None:
         arrays = {f"answers/{name}": one for name, one in answers.items()}
@@ -205,25 +200,16 @@ def _gathered(evidence: Evidence, apart: dict[str, list[Variation]]) -> dict[str
             "repeats": len(pairs),
             "shifts": {
                 shift: {
-                    "accuracy": _said_of(evidence.level(name, shift, "accuracy"), 0.0, 1.0),
-                    "versus_reference": _said_of(
-                        evidence.difference(name, reference, shift, "accuracy") if compared else None
-                    ),
+                    "accuracy": said(evidence.level(name, shift, "accuracy"), 0, 1),
+                    "versus_reference": said(evidence.difference(name, reference, shift, "accuracy"), -1, 1)
+                    if compared
+                    else None,
                 }
                 for shift in first.splits
             },
             "variation": {
-                pair: {kind: _said_of(mean_of([one[pair][kind] for one in pairs])) for kind in kinds}
+                pair: {kind: said(mean_of([one[pair][kind] for one in pairs])) for kind in kinds}
                 for pair, kinds in pairs[0].items()
             },
         }
     return found
-
-
-def _said_of(found: Estimate | None, least: float = -math.inf, most: float = math.inf) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    low, high = (
-        (None, None) if found.interval is None else (max(least, found.interval[0]), min(most, found.interval[1]))
-    )
-    return {"mean": found.mean, "low": low, "high": high, "repeats": found.repeats}

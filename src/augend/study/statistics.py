@@ -34,6 +34,7 @@ __all__ = [
     "pictures_needed",
     "probabilities",
     "resolvable",
+    "said",
 ]
 
 DISAGREEMENT = 0.10
@@ -113,6 +114,25 @@ class Probabilities:
     better: float
     within: float
     worse: float
+
+
+def said(found: Estimate | None, least: float = -math.inf, most: float = math.inf) -> dict[str, Any] | None:
+    """An estimate as JSON values: ``mean``, ``low``, ``high``, ``repeats``; None of none.
+
+    An interval ends where scores do (`least`, `most`).
+
+    >>> said(estimate([0.98, 1.0], evaluated=100, trained=300), 0, 1)["high"]
+    1
+    """
+    if found is None:
+        return None
+    low, high = found.interval or (None, None)
+    return {
+        "mean": None if math.isnan(found.mean) else found.mean,
+        "low": None if low is None else max(least, low),
+        "high": None if high is None else min(most, high),
+        "repeats": found.repeats,
+    }
 
 
 def mean_of(values: Sequence[float]) -> Estimate | None:

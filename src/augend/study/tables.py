@@ -20,6 +20,18 @@ from augend.recipes.schema import Words, checked
 __all__ = ["Asked", "Claim", "Protocol", "Row", "Scale", "Table", "known_tables", "load_table"]
 
 
+class Attacked(Words):
+    """Words of `augend evaluate`: attacks on finished models, and test-time sums that these answer through."""
+
+    attack: str | None = None
+    eps: str | None = None
+    sums: str | None = None
+    steps: int | None = None
+    restarts: int | None = None
+    samples: int | None = None
+    pictures: int | None = None
+
+
 class _Way(Words):
     """What a protocol and a scale may both fix. A scale's words stand over those of its protocol, these over the table's.
 
@@ -28,6 +40,7 @@ class _Way(Words):
         data: the data word, as a command names it.
         overrides: of settings and phases, for every row; the scale's come last.
         settings, model, budget: a name, a network's word, a length.
+        attacked: how finished models are attacked, each a column.
     """
 
     about: str
@@ -36,6 +49,7 @@ class _Way(Words):
     settings: str | None = None
     model: str | None = None
     budget: str | None = None
+    attacked: Attacked | None = None
 
 
 class Protocol(_Way):
@@ -77,6 +91,11 @@ class Asked:
     repeats: int
     columns: dict[str, str]
     headline: str
+    attacked: Attacked | None
+
+
+def _in(value: float | dict[str, float] | None, protocol: str) -> float | None:
+    return value.get(protocol) if isinstance(value, dict) else value
 
 
 class Row(Words):
@@ -92,6 +111,8 @@ class Row(Words):
         protocols: where it is run (default: in all).
         base: the row of the table's `bases` whose model is this one's weights.
         fraction, false_labels: of the training pictures, see `augend.runner.job.Job`.
+        overrides: of settings and phases, for this row alone.
+        printed_columns, logged_columns: what the table calls a column beside the headline -> as `printed` and `logged`.
     """
 
     called: str = Field(alias="as")
@@ -104,6 +125,9 @@ class Row(Words):
     base: str | None = None
     fraction: float | None = None
     false_labels: float | None = None
+    overrides: tuple[str, ...] = ()
+    printed_columns: dict[str, float | dict[str, float]] = Field(default_factory=dict)
+    logged_columns: dict[str, float | dict[str, float]] = Field(default_factory=dict)
 
     @property
     def poorer(self) -> dict[str, float]:
@@ -113,11 +137,20 @@ class Row(Words):
 
     def printed_in(self, protocol: str) -> float | None:
         """The paper's number in one protocol."""
-        return self.printed.get(protocol) if isinstance(self.printed, dict) else self.printed
+        return _in(self.printed, protocol)
+
+    def beside(self, protocol: str) -> dict[str, dict[str, float]]:
+        """Column beside the headline -> the paper's numbers there, as ``printed`` and ``logged``."""
+        found: dict[str, dict[str, float]] = {}
+        for kind, columns in (("printed", self.printed_columns), ("logged", self.logged_columns)):
+            for column, value in columns.items():
+                if (number := _in(value, protocol)) is not None:
+                    found.setdefault(column, {})[kind] = number
+        return found
 
     def logged_in(self, protocol: str) -> float | None:
         """The raw value in the authors' logs, in one protocol."""
-        return self.logged.get(protocol) if isinstance(self.logged, dict) else self.logged
+        return _in(self.logged, protocol)
 
 
 class Claim(Words):
@@ -129,6 +162,8 @@ class Claim(Words):
     Attributes:
         of: what is compared: "accuracy", or "score" of the networks called omega.
         shift: of the table's `shifts`, the one under which they are compared (default: the headline, as it is).
+        attacked: the attacked column in which they are compared, ``pgd 8/255, adaptive``.
+        than_attacked: that of `than`, if it is another one.
     """
 
     says: str
@@ -138,6 +173,8 @@ class Claim(Words):
     than_equal: str | None = None
     of: Literal["accuracy", "score"] = "accuracy"
     shift: str | None = None
+    attacked: str | None = None
+    than_attacked: str | None = None
 
 
 def _mappings(kind: type[Words]) -> BeforeValidator:
@@ -152,6 +189,7 @@ class Table(Words):
 
     Attributes:
         bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
+        attacked: see `Attacked`; a scale's or protocol's stands over it.
         shifts: of the test pictures, under which the finished models are shown them as well, separated by commas.
         equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
     """
@@ -170,6 +208,7 @@ class Table(Words):
     claims: tuple[Claim, ...] = ()
     figures: tuple[dict[str, Any], ...] = ()
     shifts: str | None = None
+    attacked: Attacked | None = None
     equation8: dict[str, str] | None = None
 
     @model_validator(mode="after")
@@ -230,6 +269,7 @@ class Table(Words):
             size.repeats or self.repeats,
             way.columns,
             way.headline,
+            size.attacked or way.attacked or self.attacked,
         )
 
     def rows_of(self, protocol: str) -> dict[str, Row]:
@@ -262,7 +302,7 @@ def _names() -> list[str]:
         for paper in _papers().iterdir()
         if paper.is_dir()
         for file in paper.iterdir()
-        if file.name.endswith(".yaml") and file.name not in ("settings.yaml", "recipes.yaml")
+        if file.name.endswith(".yaml") and file.name != "recipes.yaml" and not file.name.startswith("settings")
     )
 
 

@@ -16,14 +16,9 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import Job, Kept, load_splits, resume, start
 from augend.study.evidence import read_json
 
-__all__ = ["prepare_trial", "run_trial", "state_of", "trial_folder", "trial_name"]
+__all__ = ["prepare_trial", "run_trial", "state_of", "trial_folder"]
 
 _KEPT: Kept = {}  # the data of the last trial: recipes of one repeat share them
-
-
-def trial_name(recipe: str, repeat: int) -> str:
-    """Folder name of a trial."""
-    return f"{recipe}-r{repeat}"
 
 
 def trial_folder(study: Path, name: str) -> Path:

@@ -1,0 +1,214 @@
+"""Trained models under attack: one run, or every trial of a study."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from augend.contract import AugendError
+from augend.data.pictures import Pictures
+from augend.data.splits import stratified
+from augend.evaluate.attacked import CLEAN, Asked, Condition, Looked, conditions, look, procedure
+from augend.evaluate.kept import keep
+from augend.evaluate.kept import kept as kept_arrays
+from augend.randomness import Draws
+from augend.runner.hardware import default_accelerator
+from augend.runner.job import Kept
+from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, shown_by
+from augend.study.shifted import model_of, pictures_of
+from augend.study.statistics import mean_of, said
+
+__all__ = ["ATTACKED", "attack_trials", "attacked", "columns"]
+
+ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
+Progress = Callable[[str, int, int], None]
+Level = dict[str, Any]
+Looks = tuple[dict[str, Scored], float | None]
+
+
+def attacked(
+    path: Path, wanted: Asked, *, data: str | None = None, root: str | None = None, after: Progress | None = None
+) -> dict[str, Any]:
+    """How accurate a model stays under attack, and through test-time sums.
+
+    Args:
+        path: a run's folder, a model file (with `data`), or a study's folder: then all its finished trials.
+        wanted: what `augend.evaluate.attacked.asked` made of the command's words.
+        data: another data set's test (and, for sums, training) pictures; its classes must be the model's.
+        root: folder of named data sets.
+        after: called with (which model, pictures done under all conditions, pictures in all).
+
+    Returns:
+        `models`: name -> ``repeats`` and `conditions`, each with its attack, budget (``eps``, ``said``), threat model,
+        procedure, ``accuracy``, ``success`` (of the pictures that the same system gets right when clean, the share that is
+        wrong) and ``versus_reference`` (paired), each as mean, low and high: for a run intervals over the pictures (Wilson),
+        for a study those of its own statistics (success: over the repeats alone). `asked`: what all numbers depend on.
+    """
+    about = {"data": data, "asked": wanted.common}
+    if (path / "study.json").is_file():
+        record = read_record(path)
+        if data is not None:  # one set of pictures for all repeats
+            record = dataclasses.replace(record, fixed_test=True)
+        trials, shares = _trials(path, record, wanted, data, root, after)
+        evidence = Evidence(record, trials)
+        models = {one.name: _recipe(evidence, one.name, wanted, shares[one.name]) for one in evidence.recipes}
+        pictures = len(next(iter(trials[0].splits.values())).ids)
+        return {"study": str(path), "reference": record.reference, **about, "pictures": pictures, "models": models}
+    splits, share = _looked(path, wanted, {}, data, root, _said(after, path.resolve().name))
+    pictures = len(next(iter(splits.values())).ids)
+    model = {
+        "repeats": 1,
+        "share_of_draws": share,
+        "conditions": [
+            {
+                **_about(one, wanted),
+                "accuracy": _share(splits[one.name].right),
+                "success": None if one.attack == CLEAN else _share(_fallen(splits, one)),
+                "versus_reference": None,
+            }
+            for one in conditions(wanted)
+        ],
+    }
+    name = path.resolve().name
+    return {"model": str(path), "reference": None, **about, "pictures": pictures, "models": {name: model}}
+
+
+def _trials(
+    path: Path, record: Record, wanted: Asked, data: str | None, root: str | None, after: Progress | None
+) -> tuple[list[Trial], dict[str, list[float | None]]]:
+    kept: Kept = {}
+    trials: list[Trial] = []
+    shares: dict[str, list[float | None]] = {}
+    for recipe, repeat, folder in finished(record):
+        splits, share = _attacked_trial(folder, wanted, kept, data, root, after)
+        trials.append(Trial(recipe, repeat, folder, splits, 0, {}))
+        shares.setdefault(recipe, []).append(share)
+    if not trials:
+        raise AugendError(f"{path}: no trial of this study is finished")
+    return trials, shares
+
+
+def columns(wanted: Asked) -> dict[str, str]:
+    """Split -> what a table calls it, for every condition."""
+    return {ATTACKED + one.name: one.name for one in conditions(wanted)}
+
+
+def attack_trials(trials: Sequence[Trial], wanted: Asked, after: Progress | None = None) -> None:
+    """Put what finished models make of attacked test pictures among their splits."""
+    kept: Kept = {}
+    for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data
+        splits, _ = _attacked_trial(trial.folder, wanted, kept, None, None, after)
+        trial.splits.update({ATTACKED + name: one for name, one in splits.items()})
+
+
+def _attacked_trial(
+    folder: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None, after: Progress | None
+) -> Looks:
+    """A finished trial's answers; those about its own pictures are kept in its ``attacks.npz``, since it does not change."""
+    if data is not None:
+        return _looked(folder, wanted, kept, data, root, _said(after, folder.name))
+    file, names = folder / "attacks.npz", [one.name for one in conditions(wanted)]
+    before = kept_arrays(file, {"asked": wanted.common}) or {}
+    answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
+    if set(names) - set(answers):
+        splits, new = _looked(folder, wanted, kept, data, root, _said(after, folder.name), known=answers)
+        one = next(iter(splits.values()))
+        answers |= {name: scored.answers for name, scored in splits.items()}
+        share = before.get("share", np.array(math.nan)) if new is None else np.array(new)
+        before = {"ids": one.ids, "labels": one.labels, "share": share}
+        keep(file, {"asked": wanted.common}, before | {f"answers/{name}": found for name, found in answers.items()})
+    share_of = float(before["share"])
+    scored_by = {name: _scored(before["ids"], before["labels"], answers[name]) for name in names}
+    return scored_by, None if math.isnan(share_of) else share_of
+
+
+def _looked(
+    path: Path,
+    wanted: Asked,
+    kept: Kept,
+    data: str | None,
+    root: str | None,
+    after: Callable[[int, int], None] | None,
+    known: Mapping[str, object] | None = None,
+) -> Looks:
+    model = model_of(path)
+    pictures, labels = _subset(*pictures_of(path, model, data, root, kept), wanted.pictures)
+    references = None
+    if wanted.sums is not None:
+        train, classes = pictures_of(path, model, data, root, kept, "train")
+        references = _subset(train, classes, wanted.sums.references)[0].pixels[:]
+    looked: Looked = look(
+        model, pictures, labels, wanted, references, known=known or (), device=default_accelerator(), after=after
+    )
+    ids = np.array(pictures.ids)
+    splits = {name: _scored(ids, labels.cpu().numpy(), one) for name, one in looked.answers.items()}
+    return splits, looked.share
+
+
+def _subset(pictures: Pictures, labels: Tensor, count: int | None) -> tuple[Pictures, Tensor]:
+    """A fixed stratified part of the pictures; the same for every model that has them."""
+    if count is None or count >= len(pictures):
+        return pictures, labels
+    (rows,) = stratified(labels, (count,), Draws(0, "attacked"), what="--pictures")
+    return pictures.take(rows), labels[rows.to(labels.device)]
+
+
+def _scored(ids: NDArray[np.str_], labels: NDArray[np.int64], answers: NDArray[np.int64]) -> Scored:
+    return Scored(ids, shown_by(ids.tolist()), labels, answers, np.zeros(len(ids)), 0.0)
+
+
+def _said(after: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if after is None else lambda done, total: after(name, done, total)
+
+
+def _about(one: Condition, wanted: Asked) -> dict[str, Any]:
+    return {**one._asdict(), "procedure": procedure(one, wanted)}
+
+
+def _fallen(splits: Mapping[str, Scored], one: Condition) -> NDArray[np.float64]:
+    """Of the pictures that are right when clean: 1 where the attack succeeds."""
+    wrong: NDArray[np.float64] = 1 - splits[one.name].right[splits[one.before].right == 1]
+    return wrong
+
+
+def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float | None]) -> dict[str, Any]:
+    reference = evidence.record.reference
+    compared = name != reference and bool(evidence.repeats(name, reference))
+    known = [share for share in shares if share is not None]
+
+    def success(one: Condition) -> Level | None:
+        fallen = [_fallen(evidence.trials[name, r].splits, one) for r in evidence.repeats(name)]
+        return said(mean_of([float(wrong.mean()) for wrong in fallen if len(wrong)]), 0, 1)
+
+    return {
+        "repeats": len(evidence.repeats(name)),
+        "share_of_draws": float(np.mean(known)) if known else None,
+        "conditions": [
+            {
+                **_about(one, wanted),
+                "accuracy": said(evidence.level(name, one.name, "accuracy"), 0, 1),
+                "success": None if one.attack == CLEAN else success(one),
+                "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"))
+                if compared
+                else None,
+            }
+            for one in conditions(wanted)
+        ],
+    }
+
+
+def _share(values: NDArray[np.float64]) -> Level | None:
+    """A share of pictures with its 95 % interval by Wilson, which is right at 0 and 1 too; None of no pictures."""
+    if not len(values):
+        return None
+    count, mean, z = len(values), float(values.mean()), 1.96
+    middle = (mean + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return {"mean": mean, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "repeats": 1}

@@ -1,0 +1,263 @@
+"""`augend evaluate --attack` and `--sums`: runs and studies, what they print, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import augend.evaluate.attacked as attacked_room
+from augend import AugendError, TestTimeSums, load
+from augend.cli import main
+from augend.evaluate.attacked import ADAPTIVE, BARE, SWEEP, TRANSFERRED, asked, conditions, look
+from augend.evaluate.attacks import pgd, worst
+from augend.pixels import to_float
+from augend.randomness import Draws
+from augend.runner.job import Job
+from augend.study.attacked import attacked
+from augend.study.compare import open_study
+from augend.study.results import write
+from augend.study.trials import run_trial, trial_folder
+from runs import SMALL, splits_of, train
+from toys import one_thread  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SUMS = "k=2,weight=4,draws=4"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("attacked") / "run"
+    train(out, "plain", budget="60step", model="mlp")
+    return out
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, in this process."""
+    monkeypatch.setattr(sys, "argv", ["augend", "evaluate", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    code = ended.value.code
+    return 0 if code is None else int(code), out, err
+
+
+def by(model: dict[str, Any], attack: str, threat: str, said: str) -> dict[str, Any]:
+    return next(
+        one for one in model["conditions"] if (one["attack"], one["threat"], one["said"]) == (attack, threat, said)
+    )
+
+
+def test_a_run_by_hand(run: Path) -> None:
+    found = attacked(run, asked("pgd,fgsm", "8/255,0", SUMS, samples=2, restarts=2))
+    model, test = load(run), splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    train_ = splits_of(Job(data=SMALL, recipe="plain"))["main"].train
+    x, y = to_float(test.pixels), test.labels
+    numbers = torch.arange(len(x))
+    own = found["models"]["run"]
+    with torch.no_grad():
+        right = model(x).argmax(1) == y
+    assert by(own, "clean", BARE, "0")["accuracy"]["mean"] == pytest.approx(float(right.double().mean()))
+    assert json.loads((run / "result.json").read_text())["test"] == pytest.approx(float(right.double().mean()))
+    draws = Draws(0, "attack/pgd", keys=numbers)
+    moved = pgd(model, x, y, 8 / 255, restarts=2, draws=draws)
+    with torch.no_grad():
+        still = model(moved).argmax(1) == y
+    one = by(own, "pgd", BARE, "8/255")
+    assert one["accuracy"]["mean"] == pytest.approx(float(still.double().mean()))
+    assert one["success"]["mean"] == pytest.approx(float((right & ~still).double().sum() / right.double().sum()))
+    assert one["accuracy"]["low"] < one["accuracy"]["mean"] < one["accuracy"]["high"]
+    sums = TestTimeSums(model, train_.pixels, weight=4.0, draws=4)  # fewer than 2,000 training pictures: all
+    with torch.no_grad():
+        through, transferred = (sums(z, numbers).argmax(1) == y for z in (x, moved))
+        found_by = pgd(sums, x, y, 8 / 255, restarts=2, samples=2, draws=draws)
+        adaptive = sums(worst(sums, [found_by, moved], y, numbers), numbers).argmax(1) == y
+    assert by(own, "clean", "test-time sums", "0")["accuracy"]["mean"] == pytest.approx(float(through.double().mean()))
+    for threat, answer in ((TRANSFERRED, transferred), (ADAPTIVE, adaptive)):
+        one = by(own, "pgd", threat, "8/255")
+        assert one["accuracy"]["mean"] == pytest.approx(float(answer.double().mean())), threat
+        fallen = (through & ~answer).double().sum() / through.double().sum()
+        assert one["success"]["mean"] == pytest.approx(float(fallen)), threat
+    assert bool((transferred | ~adaptive).all())  # picture by picture
+    for attack in ("pgd", "fgsm"):
+        same = by(own, attack, BARE, "0")
+        assert same["accuracy"]["mean"] == pytest.approx(float(right.double().mean())) and same["success"]["mean"] == 0
+    assert own["share_of_draws"] == 1.0 and found["pictures"] == 60
+
+
+def test_batches_and_known_answers_change_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, test = load(run), splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    wanted = asked("bim,mim,fgsm", "8/255", "weight=4,draws=3,average=probabilities", samples=2, steps=3)
+    one = look(model, test, test.labels, wanted, test.pixels)
+    monkeypatch.setattr(attacked_room, "BATCH", 17)
+    seen: list[tuple[int, int]] = []
+    two = look(model, test, test.labels, wanted, test.pixels, after=lambda *at: seen.append(at))
+    assert list(one.answers) == [c.name for c in conditions(wanted)] and seen[-1] == (11 * 60, 11 * 60)
+    for name, answers in one.answers.items():
+        assert (answers != two.answers[name]).mean() < 0.04, name  # bits follow the batch's shape
+    assert one.share is not None and one.share < 1
+    some = look(model, test, test.labels, wanted, test.pixels, known=list(one.answers)[:-1])
+    assert list(some.answers) == list(one.answers)[-1:]
+
+
+def test_fewer_pictures_are_a_fixed_stratified_part(run: Path) -> None:
+    found = [attacked(run, asked("fgsm", "0.1", pictures=20)) for _ in range(2)]
+    assert found[0] == found[1] and found[0]["pictures"] == 20
+    assert attacked(run, asked("fgsm", "0.1", pictures=2000))["pictures"] == 60
+
+
+def test_a_study_takes_every_trial_pairs_repeats_and_keeps_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "study"
+    asked_for = {"data": SMALL, "recipes": ("plain", "augmented"), "repeats": 2, "budget": "15step", "model": "mlp"}
+    for name in open_study(out, asked_for, "augend compare").names:  # in this process, and without a report
+        assert run_trial(trial_folder(out, name), lambda *event: None) == "finished"
+    write(out)
+    wanted = asked("fgsm", "4/255", "weight=4,draws=2,references=50", samples=1)
+    found = attacked(out, wanted)
+    results = json.loads((out / "results.json").read_text())
+    for name, model in found["models"].items():  # clean pictures give what the study itself says
+        level = by(model, "clean", BARE, "0")["accuracy"]
+        for key in ("mean", "low", "high"):
+            assert level[key] == pytest.approx(results["recipes"][name]["test"][key], abs=1e-9), name
+    reference = found["reference"]
+    other = "plain" if reference == "augmented" else "augmented"
+    each = {
+        name: [attacked(out / "trials" / f"{name}-r{r}", wanted)["models"][f"{name}-r{r}"] for r in range(2)]
+        for name in found["models"]
+    }
+    for threat in (BARE, TRANSFERRED, ADAPTIVE):
+        one = by(found["models"][other], "fgsm", threat, "4/255")
+        values = {
+            name: [by(model, "fgsm", threat, "4/255")["accuracy"]["mean"] for model in models]
+            for name, models in each.items()
+        }
+        assert one["accuracy"]["mean"] == pytest.approx(np.mean(values[other])), threat
+        assert one["versus_reference"]["mean"] == pytest.approx(np.mean(np.subtract(values[other], values[reference])))
+        assert one["versus_reference"]["repeats"] == 2
+        success = [by(model, "fgsm", threat, "4/255")["success"]["mean"] for model in each[other]]
+        assert one["success"]["mean"] == pytest.approx(np.mean(success)) and one["success"]["repeats"] == 2
+        assert by(found["models"][reference], "fgsm", threat, "4/255")["versus_reference"] is None
+
+    def never(*_: Any) -> None:
+        raise AssertionError("answers that are kept were made again")
+
+    with monkeypatch.context() as context:
+        context.setattr("augend.study.attacked.model_of", never)
+        assert attacked(out, wanted) == found
+    monkeypatch.setattr(attacked_room, "BATCH", 7)
+    more = attacked(out, asked("fgsm", "4/255,0.5", "weight=4,draws=2,references=50", samples=1))
+    kept = by(more["models"][other], "fgsm", BARE, "4/255")
+    assert kept == by(found["models"][other], "fgsm", BARE, "4/255")
+    code, said, err = evaluate(capsys, monkeypatch, str(out), "--attack", "fgsm", "--eps", "4/255", "--pictures", "30")
+    assert code == 0 and f"points against {reference}" in said and "fgsm, bare model (1 step of eps)" in said, err
+    page = (out / "attacks.html").read_text(encoding="utf-8")
+    assert "Points against" in page and page.count("<svg") == 1 and (out / "plots" / "attack-0.png").is_file()
+    assert json.loads((out / "attacks.json").read_text())["pictures"] == 30
+
+
+def test_the_command_prints_what_was_found(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        str(run),
+        "--attack",
+        "fgsm,bim,mim,pgd",
+        "--eps",
+        "8/255,0.1",
+        "--sums",
+        SUMS,
+        "--samples",
+        "1",
+        "--steps",
+        "2",
+    ]
+    code, out, err = evaluate(capsys, monkeypatch, *words, "--restarts", "2", "--json")
+    found = json.loads(out)
+    assert code == 0, err
+    code, said, err = evaluate(capsys, monkeypatch, *words, "--restarts", "2")
+    for one in found["models"]["run"]["conditions"]:
+        assert f"{one['attack']}, {one['threat']}" in said
+        assert f"eps {one['said']:<8} {100 * one['accuracy']['mean']:.1f} %" in said
+    assert "(2 steps of eps/4, 2 starts, all but the first random, expectation over 1 fresh draws a step, or" in said
+    page = (run / "attacks.html").read_text(encoding="utf-8")
+    assert all(word in page for word in ("adaptive", "transferred", "bare model", "Threat models"))
+    assert page.count("<svg") == 4 and json.loads((run / "attacks.json").read_text()) == found
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_sums_alone(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [str(run), "--sums", "weight=4,draws=8,average=probabilities", "--pictures", "40"]
+    code, said, err = evaluate(capsys, monkeypatch, *words)
+    assert code == 0 and "40 test pictures" in said and "clean, test-time sums" in said and "of their draws" in said, (
+        err
+    )
+    assert "<svg" not in (run / "attacks.html").read_text(encoding="utf-8")
+
+
+def test_foolbox_by_name(run: Path) -> None:
+    pytest.importorskip("foolbox")
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    found = attacked(run, asked("foolbox:LinfPGD,pgd", "8/255", SUMS, samples=1))["models"]["run"]
+    assert torch.equal(torch.get_rng_state(), state)
+    threats = [one["threat"] for one in found["conditions"] if one["attack"] == "foolbox:LinfPGD"]
+    assert threats == [BARE, TRANSFERRED]
+    theirs, ours = (by(found, attack, BARE, "8/255")["accuracy"]["mean"] for attack in ("foolbox:LinfPGD", "pgd"))
+    assert abs(theirs - ours) < 0.15
+    for name in ("L2PGD", "LinfPDG", "base"):
+        with pytest.raises(AugendError, match=f"no L-infinity attack '{name}'"):
+            asked(f"foolbox:{name}")
+
+
+def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    with pytest.raises(AugendError, match="needs foolbox: pip install foolbox"):
+        asked("foolbox:LinfPGD")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--attack", "pdg"], "did you mean 'pgd'"),
+        (["--attack", ","], "name some of fgsm, bim, mim, pgd"),
+        (["--attack", "pgd", "--eps", "9/8"], "9/8 is not in [0, 1]"),
+        (["--attack", "pgd", "--eps=-0.1"], "-0.1 is not in [0, 1]"),
+        (["--attack", "pgd", "--eps", "nan"], "nan is not in [0, 1]"),
+        (["--attack", "pgd", "--eps", "8/0"], "'8/0' is no number"),
+        (["--attack", "pgd", "--eps", "few"], "'few' is no number"),
+        (["--attack", "pgd", "--steps", "0"], "--steps 0"),
+        (["--attack", "pgd", "--samples", "4"], "--samples is about attacks through test-time sums"),
+        (["--attack", "pgd", "--shifts", "crop"], "two evaluations"),
+        (["--attack", "pgd", "--data", "no-such-folder"], "no-such-folder"),
+        (["--eps", "8/255"], "--eps is about attacks"),
+        (["--pictures", "20"], "--pictures is about --attack and --sums"),
+        (["--sums", "m=2"], "there is no 'm'"),
+        (["--sums", "k=two"], "k=two is no number"),
+        (["--sums", "k=1"], "k is 1"),
+        (["--sums", "average=votes"], "average is 'votes'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = evaluate(capsys, monkeypatch, str(run), *words)
+    assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_model_file_needs_data(run: Path) -> None:
+    with pytest.raises(AugendError, match="name data to judge a model file"):
+        attacked(run / "model.safetensors", asked("fgsm"))
+    found = attacked(run / "model.safetensors", asked("fgsm", "0.1", "draws=2", samples=1), data=SMALL)
+    assert found["pictures"] == 60 and found["data"] == SMALL
+
+
+def test_the_sweep_ends_where_nothing_is_left() -> None:
+    found = asked("pgd", "sweep").eps
+    assert [said for said, _ in found] == SWEEP.split(",") and found[-1][1] > 0.5
