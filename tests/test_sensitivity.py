@@ -59,12 +59,12 @@ def test_changes_are_those_of_the_networks(study: Path) -> None:
     assert (found["change"]["low"], found["change"]["high"]) == pytest.approx((max(-1, wanted[0]), min(1, wanted[1])))
 
 
-def test_the_networks_see_every_augmentation_and_half_of_the_pictures_clean(study: Path) -> None:
+def test_the_networks_see_every_augmentation_and_none_in_more_than_a_tenth(study: Path) -> None:
     plan = json.loads((study / "trials" / "plain-r0" / "plan.json").read_text())
     (op,) = plan["phases"][0]["views"]["x"]
     text = json.dumps(op)
     known = ways((1, 28, 28), "vflip,crop")
-    assert '"p": 0.5' in text and all(json.dumps(dict(way.shown)) in text for way in known.values())
+    assert len(known) == 4 and '"p": 0.4' in text and all(json.dumps(dict(way.shown)) in text for way in known.values())
     assert list(known) == list(_found(study)["ways"])
 
 
@@ -223,11 +223,11 @@ def test_digits_may_be_moved_and_not_turned_over(tmp_path: Path) -> None:
 def test_arrows_show_which_flip_hurts(upright: bool, tmp_path: Path) -> None:
     """Left and right, then the same pictures turned: up and down. Each is harmed by its own flip alone."""
     folder = tmp_path / "arrows"
-    arrows(folder, 400)
+    arrows(folder, 1000)
     if upright:
         for file in folder.rglob("*.png"):
             Image.open(file).transpose(Image.Transpose.TRANSPOSE).save(file)
-    words = ["--size", "32", "--kinds", "hflip,vflip", "--budget", "800step", "--model", "small"]
+    words = ["--size", "32", "--kinds", "hflip,vflip", "--budget", "1000step", "--model", "small"]
     done = run("sensitivity", str(folder), *words, "--out", str(tmp_path / "study"), "--json", timeout=3000)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["ways"]

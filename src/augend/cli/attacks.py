@@ -6,11 +6,16 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from augend.cli.shifts import best_effort
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from augend.evaluate.attacked import Asked, Sums
 
 __all__ = ["show_attacks"]
 
@@ -32,11 +37,19 @@ def show_attacks(
     """
     from augend.cli.display import Looking
     from augend.evaluate.attacked import asked
+    from augend.evaluate.grid import SEVERAL, grid_of
     from augend.report.attacked_page import write
     from augend.study.attacked import attacked
 
-    wanted = asked(*words, **numbers)
+    attack, eps, sums = words
+    several = None if sums is None or SEVERAL not in sums else grid_of(sums)
+    if sums is not None and several is not None:
+        sums = ",".join(part.partition(SEVERAL)[0] for part in sums.split(","))
+    wanted = asked(attack, eps, sums, **numbers)
     wanted = wanted if wanted.pictures else replace(wanted, pictures=PICTURES)
+    if several is not None:
+        _grid(run, wanted, several, data, root, as_json)
+        return
     found = attacked(run, wanted, data=data, root=root, after=Looking())
     if as_json:
         print(json.dumps(found))
@@ -47,6 +60,33 @@ def show_attacks(
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
         typer.echo(f"As a page: {page}")
+
+
+def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, root: str | None, as_json: bool) -> None:
+    from augend.cli.display import Looking
+    from augend.report.grid_page import write
+    from augend.study.grid import grid
+
+    found = grid(run, wanted, several, data=data, root=root, after=Looking())
+    if as_json:
+        print(json.dumps(found))
+    else:
+        typer.echo(f"{found['pictures']} test pictures, L-infinity budgets in shares of the pixels' range")
+        for name, model in found["models"].items():
+            typer.echo(f"{name}: bare model, {_conditions(model['bare'])}")
+            for one in model["points"]:
+                how = f"k = {one['k']}, weight {one['weight']:g}, {one['draws']} draws"
+                typer.echo(f"  {how:<28} {_conditions(one['conditions'])}")
+    page = best_effort(lambda: write(run, found)) if run.is_dir() else None
+    if page is not None and not as_json:
+        typer.echo(f"As a page: {page}")
+
+
+def _conditions(some: list[dict[str, Any]]) -> str:
+    called = [
+        "clean" if one["attack"] == "clean" else " ".join((one["attack"], one["said"], one["threat"])) for one in some
+    ]
+    return "; ".join(f"{name} {_level(one['accuracy'])}" for name, one in zip(called, some, strict=True))
 
 
 def _model(name: str, model: dict[str, Any], found: dict[str, Any]) -> None:

@@ -30,8 +30,8 @@ from augend.names import nearest
 from augend.pixels import to_float
 from augend.randomness import Draws
 
-__all__ = ["ADAPTIVE", "ATTACKS", "BARE", "CLEAN", "SWEEP", "TRANSFERRED", "Asked", "Condition", "Looked", "Sums", "asked",
-           "conditions", "look", "procedure"]  # fmt: skip
+__all__ = ["ADAPTIVE", "ATTACKS", "BARE", "CLEAN", "SWEEP", "THROUGH", "TRANSFERRED", "Asked", "Condition", "Looked", "Sums",
+           "asked", "batch_of", "conditions", "look", "moved", "procedure", "sums_of", "through"]  # fmt: skip
 
 ATTACKS = ("fgsm", "bim", "mim", "pgd")
 CLEAN = "clean"
@@ -151,7 +151,7 @@ def asked(
     return Asked(
         words,
         _budgets("2/255,4/255,8/255" if eps is None else SWEEP if eps == "sweep" else eps) if words else (),
-        None if sums is None else _sums(sums),
+        None if sums is None else sums_of(sums),
         steps or 10,
         restarts,
         samples or 16,
@@ -175,7 +175,8 @@ def _budgets(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(found.items())
 
 
-def _sums(text: str) -> Sums:
+def sums_of(text: str) -> Sums:
+    """What the words of ``--sums`` mean."""
     kinds: dict[str, Callable[[str], Any]] = {
         "k": int,
         "weight": float,
@@ -195,11 +196,12 @@ def _sums(text: str) -> Sums:
     found = replace(Sums(), **given)
     if found.references < 1:
         raise AugendError(f"--sums: references={found.references}; it must be a whole number from 1 on")
-    _through(nn.Identity().eval(), None, found, 0)  # says what is wrong with the rest before anything is loaded
+    through(nn.Identity().eval(), None, found, 0)  # says what is wrong with the rest before anything is loaded
     return found
 
 
-def _through(model: nn.Module, references: Tensor | None, sums: Sums, seed: int) -> TestTimeSums:
+def through(model: nn.Module, references: Tensor | None, sums: Sums, seed: int) -> TestTimeSums:
+    """A model that answers through test-time sums."""
     average = cast(Literal["logits", "probabilities"], sums.average)
     return TestTimeSums(model, references, sums.k, sums.weight, sums.draws, seed, average)
 
@@ -268,7 +270,7 @@ def look(
     model = model.to(device)
     sums = None
     if wanted.sums is not None:
-        sums = _through(model, None if references is None else references.to(device), wanted.sums, wanted.seed)
+        sums = through(model, None if references is None else references.to(device), wanted.sums, wanted.seed)
     todo = [one for one in conditions(wanted) if one.name not in known]
     found: dict[str, list[Tensor]] = {one.name: [] for one in todo}
     used: list[Tensor] = []
@@ -288,8 +290,7 @@ def look(
         if after is not None:
             after(done, len(todo) * len(pictures))
 
-    batch = max(LEAST, min(BATCH, PIXELS // math.prod(pictures.shape)))
-    for numbers in torch.split(torch.arange(len(pictures)), batch):
+    for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
         x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
         own = labels[numbers.to(labels.device)].to(device)
         for one in todo:
@@ -298,24 +299,29 @@ def look(
         for attack in wanted.attacks:
             draws = Draws(wanted.seed, f"attack/{attack}", keys=numbers)
             here = [one for one in todo if one.attack == attack]
-            plain = dict(_moved(model, x, own, attack, _budgets_of(here), wanted, draws, adaptive=False))
+            plain = dict(moved(model, x, own, attack, _budgets_of(here), wanted, draws, adaptive=False))
             for one in here:
                 if one.threat != ADAPTIVE:
                     judged(one, plain[one.eps], numbers)
             here = [one for one in here if one.threat == ADAPTIVE]
             if sums is not None:
-                moved = dict(_moved(sums, x, own, attack, _budgets_of(here), wanted, draws, adaptive=True))
+                adaptive = dict(moved(sums, x, own, attack, _budgets_of(here), wanted, draws, adaptive=True))
                 for one in here:
-                    judged(one, attacks.worst(sums, [moved[one.eps], plain[one.eps]], own, numbers), numbers)
+                    judged(one, attacks.worst(sums, [adaptive[one.eps], plain[one.eps]], own, numbers), numbers)
     share = float(torch.cat(used).double().mean()) / wanted.sums.draws if used and wanted.sums else None
     return Looked({name: torch.cat(parts).numpy() for name, parts in found.items()}, share)
+
+
+def batch_of(pictures: Pictures) -> int:
+    """How many pictures are looked at together."""
+    return max(LEAST, min(BATCH, PIXELS // math.prod(pictures.shape)))
 
 
 def _budgets_of(some: Sequence[Condition]) -> list[float]:
     return list(dict.fromkeys(one.eps for one in some))
 
 
-def _moved(
+def moved(
     model: nn.Module,
     x: Tensor,
     labels: Tensor,
@@ -376,5 +382,5 @@ def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: flo
         torch.default_generator.manual_seed(0)
         target = foolbox.PyTorchModel(copy.deepcopy(model), bounds=(0, 1), device=x.device)
         _, clipped, _ = _foolbox(word)(target, x, labels, epsilons=eps)
-    moved: Tensor = clipped.detach()
-    return attacks.within(moved, x, eps)
+    clipped_: Tensor = clipped.detach()
+    return attacks.within(clipped_, x, eps)

@@ -118,8 +118,14 @@ class TestTimeSums(nn.Module):
             float32 ``(N, classes)``: the mean logits, or the logarithm of the mean probabilities. Softmax gives probabilities
             in both cases, and the largest is what `classify` says.
         """
-        answers = [self._draw(pictures, keys, number, references) for number in range(self.draws)]
-        return self.averaged(torch.stack(answers))
+        return self.averaged(self.answers(pictures, keys, references=references))
+
+    def answers(self, pictures: Tensor, keys: Tensor | None = None, *, references: Tensor | None = None) -> Tensor:
+        """Every draw's logits, float32 ``(draws, N, classes)``, which `averaged` averages; the arguments are those of a call.
+
+        The first n are those that n draws would give.
+        """
+        return torch.stack([self._draw(pictures, keys, number, references) for number in range(self.draws)])
 
     def sample(self, pictures: Tensor, draws: Draws) -> Tensor:
         """Logits ``(N, classes)`` of one sum, its partners given by `draws` (a row a picture): a fresh draw for an attack."""

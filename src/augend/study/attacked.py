@@ -18,6 +18,7 @@ from augend.data.splits import stratified
 from augend.evaluate.attacked import CLEAN, Asked, Condition, Looked, conditions, look, procedure
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
+from augend.evaluate.load import Classifier
 from augend.randomness import Draws
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
@@ -25,7 +26,7 @@ from augend.study.evidence import Evidence, Record, Scored, Trial, finished, rea
 from augend.study.shifted import model_of, pictures_of
 from augend.study.statistics import mean_of, said
 
-__all__ = ["ATTACKED", "attack_trials", "attacked", "columns"]
+__all__ = ["ATTACKED", "Progress", "answered", "attack_trials", "attacked", "columns", "share_of", "shown_of", "told"]
 
 ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
 Progress = Callable[[str, int, int], None]
@@ -61,7 +62,7 @@ def attacked(
         models = {one.name: _recipe(evidence, one.name, wanted, shares[one.name]) for one in evidence.recipes}
         pictures = len(next(iter(trials[0].splits.values())).ids)
         return {"study": str(path), "reference": record.reference, **about, "pictures": pictures, "models": models}
-    splits, share = _looked(path, wanted, {}, data, root, _said(after, path.resolve().name))
+    splits, share = _looked(path, wanted, {}, data, root, told(after, path.resolve().name))
     pictures = len(next(iter(splits.values())).ids)
     model = {
         "repeats": 1,
@@ -69,8 +70,8 @@ def attacked(
         "conditions": [
             {
                 **_about(one, wanted),
-                "accuracy": _share(splits[one.name].right),
-                "success": None if one.attack == CLEAN else _share(_fallen(splits, one)),
+                "accuracy": share_of(splits[one.name].right),
+                "success": None if one.attack == CLEAN else share_of(_fallen(splits, one)),
                 "versus_reference": None,
             }
             for one in conditions(wanted)
@@ -113,20 +114,20 @@ def _attacked_trial(
 ) -> Looks:
     """A finished trial's answers; those about its own pictures are kept in its ``attacks.npz``, since it does not change."""
     if data is not None:
-        return _looked(folder, wanted, kept, data, root, _said(after, folder.name))
+        return _looked(folder, wanted, kept, data, root, told(after, folder.name))
     file, names = folder / "attacks.npz", [one.name for one in conditions(wanted)]
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
-        splits, new = _looked(folder, wanted, kept, data, root, _said(after, folder.name), known=answers)
+        splits, new = _looked(folder, wanted, kept, data, root, told(after, folder.name), known=answers)
         one = next(iter(splits.values()))
         answers |= {name: scored.answers for name, scored in splits.items()}
         share = before.get("share", np.array(math.nan)) if new is None else np.array(new)
         before = {"ids": one.ids, "labels": one.labels, "share": share}
         keep(file, {"asked": wanted.common}, before | {f"answers/{name}": found for name, found in answers.items()})
-    share_of = float(before["share"])
+    used = float(before["share"])
     scored_by = {name: _scored(before["ids"], before["labels"], answers[name]) for name in names}
-    return scored_by, None if math.isnan(share_of) else share_of
+    return scored_by, None if math.isnan(used) else used
 
 
 def _looked(
@@ -138,18 +139,30 @@ def _looked(
     after: Callable[[int, int], None] | None,
     known: Mapping[str, object] | None = None,
 ) -> Looks:
+    model, pictures, labels, references = shown_of(path, wanted, kept, data, root)
+    looked: Looked = look(
+        model, pictures, labels, wanted, references, known=known or (), device=default_accelerator(), after=after
+    )
+    return answered(pictures, labels, looked.answers), looked.share
+
+
+def shown_of(
+    path: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None
+) -> tuple[Classifier, Pictures, Tensor, Tensor | None]:
+    """A trained model, the test pictures that it is shown, their labels, and the training pictures that sums draw from."""
     model = model_of(path)
     pictures, labels = _subset(*pictures_of(path, model, data, root, kept), wanted.pictures)
     references = None
     if wanted.sums is not None:
         train, classes = pictures_of(path, model, data, root, kept, "train")
         references = _subset(train, classes, wanted.sums.references)[0].pixels[:]
-    looked: Looked = look(
-        model, pictures, labels, wanted, references, known=known or (), device=default_accelerator(), after=after
-    )
+    return model, pictures, labels, references
+
+
+def answered(pictures: Pictures, labels: Tensor, answers: Mapping[str, NDArray[np.int64]]) -> dict[str, Scored]:
+    """Answers under several conditions as splits, so that a study's own statistics apply."""
     ids = np.array(pictures.ids)
-    splits = {name: _scored(ids, labels.cpu().numpy(), one) for name, one in looked.answers.items()}
-    return splits, looked.share
+    return {name: _scored(ids, labels.cpu().numpy(), one) for name, one in answers.items()}
 
 
 def _subset(pictures: Pictures, labels: Tensor, count: int | None) -> tuple[Pictures, Tensor]:
@@ -164,7 +177,8 @@ def _scored(ids: NDArray[np.str_], labels: NDArray[np.int64], answers: NDArray[n
     return Scored(ids, shown_by(ids.tolist()), labels, answers, np.zeros(len(ids)), 0.0)
 
 
-def _said(after: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def told(after: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """What hears of pictures done by one model."""
     return None if after is None else lambda done, total: after(name, done, total)
 
 
@@ -204,7 +218,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     }
 
 
-def _share(values: NDArray[np.float64]) -> Level | None:
+def share_of(values: NDArray[np.float64]) -> Level | None:
     """A share of pictures with its 95 % interval by Wilson, which is right at 0 and 1 too; None of no pictures."""
     if not len(values):
         return None

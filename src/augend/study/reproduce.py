@@ -354,9 +354,9 @@ def judged(evidence: Evidence, claim: Claim, headline: str, rows: Mapping[str, M
         "than": claim.than,
         "split": split,
         "than_split": than,
-        "difference": _said(found),
+        "difference": _said(found, -1, 1),
         "flops_ratio": ratio,
-        "at_equal_cost": None if equal is None else {**_said(equal), "rows": list(pair)},
+        "at_equal_cost": None if equal is None else {**_said(equal, -1, 1), "rows": list(pair)},
         "verdict": verdict(found, equal),
     }
 

@@ -2,9 +2,9 @@
 
 Accuracy that falls under an augmentation says one of two things: that the picture became another class (a 6 turned upside
 down), or only that the network had never seen such pictures (a digit two pixels to the left). To tell them apart a study
-trains networks on all the augmentations at once, half of the pictures left alone: a clean picture is then far likelier than
-any augmented one that looks like it, so these networks, which know every augmentation, still call an upside-down 6 a 9.
-What accuracy they lose under an augmentation is what the labels lose.
+trains networks on all the augmentations at once, half of the pictures or more left alone: a clean picture is then far
+likelier than any augmented one that looks like it, so these networks, which know every augmentation, still call an
+upside-down 6 a 9. What accuracy they lose under an augmentation is what the labels lose.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from augend.study.shifted import model_of, pictures_of
 from augend.study.statistics import Estimate, said
 
 __all__ = [
+    "EACH",
     "LEFT_ALONE",
     "MARGIN",
     "Judged",
@@ -58,7 +59,9 @@ __all__ = [
 MARGIN = 0.05
 """Points of accuracy that an augmentation may cost."""
 LEFT_ALONE = 0.5
-"""Share of the training pictures that nothing is done to."""
+"""Share of the training pictures that nothing is done to, at least."""
+EACH = 0.1
+"""Share that one augmentation is done to, at most: one that changes labels makes false ones, and few kinds many."""
 FLIPPED = 0.5
 """Share of the pictures that a suggested set flips."""
 KNOWN = 4
@@ -108,7 +111,8 @@ def open_sensitivity(
     request, _ = settled(Request(**asked), kept, how.get("progress"))  # the network decides the pictures' size
     shape = load_splits(request.job("plain", 0), None, how.get("progress"), kept)["main"].shape
     every = [dict(way.shown) for way in ways(shape, kinds or "all").values()]
-    mixture = f"plain.augment={json.dumps([{'one-of': {'of': every, 'p': 1 - LEFT_ALONE}}])}"
+    share = round(min(1 - LEFT_ALONE, EACH * len(every)), 3)
+    mixture = f"plain.augment={json.dumps([{'one-of': {'of': every, 'p': share}}])}"
     asked["overrides"] = (*asked.get("overrides", ()), mixture)
     about = {"kinds": kinds or "all", "margin": MARGIN if margin is None else margin, "shape": list(shape)}
     return open_study(out, asked, command, about={"sensitivity": about}, **how)

@@ -1,0 +1,87 @@
+"""Trained models behind many test-time sums at once: one run, or every trial of a study."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from augend.evaluate import grid as room
+from augend.evaluate.attacked import Asked, Sums
+from augend.runner.hardware import default_accelerator
+from augend.runner.job import Kept
+from augend.study.attacked import Progress, answered, share_of, shown_of, told
+from augend.study.evidence import Evidence, Scored, Trial, finished, read_record
+from augend.study.statistics import said
+
+__all__ = ["grid"]
+
+
+def grid(
+    path: Path,
+    wanted: Asked,
+    sums: Sequence[Sums],
+    *,
+    data: str | None = None,
+    root: str | None = None,
+    after: Progress | None = None,
+) -> dict[str, Any]:
+    """How accurate a model is behind test-time sums, clean and under attack, for each of several sums.
+
+    Args:
+        path: a run's folder, a model file (with `data`), or a study's folder: then all its finished trials.
+        wanted: attacks, budgets and pictures, as of `augend.study.attacked.attacked`; its `sums` do not count.
+        sums: as `augend.evaluate.grid.grid_of` gives them.
+        data, root, after: as of `augend.study.attacked.attacked`.
+
+    Returns:
+        `models`: name -> ``repeats``, ``bare`` (the model alone) and ``points`` (k, weight, draws), both with `conditions`:
+        attack, budget, threat model and ``accuracy`` as mean, low and high: for a run over the pictures (Wilson), for a study
+        by its own statistics.
+    """
+    wanted = replace(wanted, sums=sums[0])
+    about = {"data": data, "asked": {**wanted.common, "sums": [asdict(one) for one in sums]}}
+    if not (path / "study.json").is_file():
+        splits = _looked(path, wanted, sums, {}, data, root, told(after, path.resolve().name))
+        shares = {name: share_of(one.right) for name, one in splits.items()}
+        model = {"repeats": 1, **room.summary(shares, wanted, sums)}
+        pictures = len(next(iter(splits.values())).ids)
+        return {"model": str(path), **about, "pictures": pictures, "models": {path.resolve().name: model}}
+    record = read_record(path)
+    if data is not None:  # one set of pictures for all repeats
+        record = dataclasses.replace(record, fixed_test=True)
+    kept: Kept = {}
+    trials = [
+        Trial(recipe, repeat, folder, _looked(folder, wanted, sums, kept, data, root, told(after, folder.name)), 0, {})
+        for recipe, repeat, folder in finished(record)
+    ]
+    evidence = Evidence(record, trials)
+    models = {}
+    for recipe in evidence.recipes:
+        shares = {
+            cell.name: said(evidence.level(recipe.name, cell.name, "accuracy"), 0, 1)
+            for cell in room.cells(wanted, sums)
+        }
+        models[recipe.name] = {
+            "repeats": len(evidence.repeats(recipe.name)),
+            **room.summary(shares, wanted, sums),
+        }
+    pictures = len(next(iter(trials[0].splits.values())).ids)
+    return {"study": str(path), **about, "pictures": pictures, "models": models}
+
+
+def _looked(
+    path: Path,
+    wanted: Asked,
+    sums: Sequence[Sums],
+    kept: Kept,
+    data: str | None,
+    root: str | None,
+    after: Callable[[int, int], None] | None,
+) -> dict[str, Scored]:
+    model, pictures, labels, references = shown_of(path, wanted, kept, data, root)
+    assert references is not None
+    found = room.look(model, pictures, labels, wanted, sums, references, device=default_accelerator(), after=after)
+    return answered(pictures, labels, found)

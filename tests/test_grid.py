@@ -1,0 +1,129 @@
+"""Test-time sums at many settings at once: the numbers are those of each setting alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from augend import TestTimeSums
+from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, THROUGH, TRANSFERRED, Asked, asked
+from augend.evaluate.grid import cells, grid_of
+from augend.report.grid_page import accuracy
+from augend.study.attacked import attacked
+from augend.study.compare import open_study
+from augend.study.grid import grid
+from augend.study.results import write
+from augend.study.trials import run_trial
+from inprocess import run as command
+from runs import train
+from toys import one_thread  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TEXT = "k=2|3,weight=1|4,draws=2|5,references=40"
+
+
+def words(sums: str = "k=2") -> Asked:
+    return asked("fgsm,pgd", "8/255", sums, steps=2, restarts=1, samples=2, pictures=20)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("grid") / "run"
+    train(out, "plain", budget="40step", model="mlp")
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> dict[str, Any]:
+    return grid(run, words(), grid_of(TEXT))
+
+
+def test_every_combination_is_there_once(found: dict[str, Any]) -> None:
+    (model,) = found["models"].values()
+    each = [(one["k"], one["weight"], one["draws"]) for one in model["points"]]
+    assert each == [(k, weight, draws) for k in (2, 3) for weight in (1, 4) for draws in (2, 5)]
+    assert len(grid_of("k=2|2,draws=4")) == 1 and found["pictures"] == 20
+
+
+@pytest.mark.parametrize("number", [0, 3, 6])
+def test_a_point_is_what_it_is_alone(run: Path, found: dict[str, Any], number: int) -> None:
+    """The bare model's, the transferred and the clean numbers, and the adaptive one, as without the grid."""
+    (model,) = found["models"].values()
+    point = model["points"][number]
+    text = f"k={point['k']},weight={point['weight']:g},draws={point['draws']},references=40"
+    (alone,) = attacked(run, words(text))["models"].values()
+    compared = 0
+    for one in alone["conditions"]:
+        where = model["bare"] if one["threat"] == BARE else point["conditions"]
+        assert accuracy(where, one["threat"], one["attack"], one["said"]) == one["accuracy"], one
+        compared += 1
+    assert compared == 2 + 2 * 3
+    threats = {one["threat"] for one in point["conditions"]}
+    assert threats == {THROUGH, TRANSFERRED, ADAPTIVE} and {one["attack"] for one in model["bare"]} == {
+        CLEAN,
+        "fgsm",
+        "pgd",
+    }
+
+
+def test_more_draws_begin_with_the_fewer() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    bank, x = torch.rand(9, 1, 4, 4), torch.rand(5, 1, 4, 4)
+    few, many = (TestTimeSums(model, bank, draws=draws) for draws in (3, 7))
+    assert torch.equal(few.answers(x), many.answers(x)[:3])
+    assert torch.equal(few(x), many.averaged(many.answers(x)[:3]))
+
+
+def test_a_study_has_its_own_intervals(tmp_path: Path) -> None:
+    given = {"data": "digits:train=60,valid=20,test=30", "recipes": ("plain", "sums"), "repeats": 2, "budget": "10step",
+             "model": "mlp", "reference": "plain"}  # fmt: skip
+    study = open_study(tmp_path / "study", given, "command")
+    for name in study.names:
+        assert run_trial(tmp_path / "study" / "trials" / name, lambda kind, values: None) == "finished"
+    write(tmp_path / "study")
+    wanted, sums = asked("fgsm", "4/255"), grid_of("k=2|4,draws=3,references=30")
+    found = grid(tmp_path / "study", wanted, sums)
+    assert set(found["models"]) == {"plain", "sums"}
+    for recipe, model in found["models"].items():
+        folders = [tmp_path / "study" / "trials" / f"{recipe}-r{repeat}" for repeat in (0, 1)]
+        each = [next(iter(grid(one, wanted, sums)["models"].values()))["points"] for one in folders]
+        for number, point in enumerate(model["points"]):
+            for one in point["conditions"]:
+                where = one["threat"], one["attack"], one["said"]
+                means = [accuracy(points[number]["conditions"], *where) for points in each]
+                assert one["accuracy"]["mean"] == pytest.approx(sum(part["mean"] for part in means if part) / 2)
+                assert one["accuracy"]["repeats"] == 2
+
+
+def test_the_command_prints_and_leaves_a_page(run: Path) -> None:
+    done = command(
+        "evaluate", str(run), "--attack", "fgsm", "--eps", "8/255", "--sums", "k=2|3,draws=2", "--pictures", "10"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bare model, clean" in done.stdout and done.stdout.count("fgsm 8/255 adaptive") == 2
+    page = (run / "sums.html").read_text()
+    assert page.count("<figure") == 2 and page.count("<tr>") == 1 + 3
+    assert json.loads((run / "sums.json").read_text())["asked"]["sums"][1]["k"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sums", "said"),
+    [
+        ("k=2|0", "k is 0; it must be a whole number from 2 on"),
+        ("k=2|", "k= is no number"),
+        ("kk=2|3", "there is no 'kk'"),
+        ("k=2,references=5|6", "references and average have one"),
+    ],
+)
+def test_mistakes_are_one_line(run: Path, sums: str, said: str) -> None:
+    done = command("evaluate", str(run), "--sums", sums)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_names_of_cells_are_their_own() -> None:
+    names = [one.name for one in cells(words(), grid_of(TEXT))]
+    assert len(names) == len(set(names)) == 3 + 8 * 5
