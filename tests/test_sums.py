@@ -653,3 +653,14 @@ def test_controls_change_one_thing() -> None:
 
 def test_what_a_comparison_from_scratch_runs_by_default_is_built() -> None:
     assert set(SCRATCH) <= {recipe.name for recipe in known()} and "gradual-cascade" in SCRATCH
+
+
+@pytest.mark.parametrize(("recipe", "where"), [("sums", "phase plain"), ("cascade-maps", "phase sum8")])
+def test_a_row_of_more_pictures_than_there_are_is_refused(recipe: str, where: str) -> None:
+    data = "digits:train=20,valid=20,test=20"
+    split = {"main": load(data)}
+    sets = ("k=5000",) if recipe == "sums" else ("sum8.augment=[pixels, {sum: {k: 5000, at: 'net[:$split]'}}]",)
+    with pytest.raises(
+        AugendError, match=rf"{where}, augment: a row is made of 5000 pictures, and there are 20 to train on"
+    ):
+        resolve_job(Job(data=data, recipe=recipe, overrides=sets, budget="8step"), split)

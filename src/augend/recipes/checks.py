@@ -10,6 +10,7 @@ from augend import names
 from augend.address import Address, Slice
 from augend.contract import AugendError, Component
 from augend.recipes.components import copies
+from augend.recipes.durations import sources_of
 from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import NetworkPlan, Op, PhasePlan, TermPlan
 from augend.recipes.reading import Place
@@ -71,8 +72,10 @@ def in_order(networks: Mapping[str, NetworkPlan], place: Place) -> dict[str, Net
     return found
 
 
-def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Place) -> None:
-    """Refuses terms that cannot move a weight, weights that nothing moves, terms with too few or too many tensors."""
+def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Place, size: int) -> None:
+    """Refuses terms that cannot move a weight, weights that nothing moves, terms with too few or too many tensors, and rows
+    of more pictures than the `size` that there are to train on.
+    """
     moving = _sliced(phase.train, networks)
     moved: set[str] = set()
     for term in phase.terms:
@@ -94,6 +97,9 @@ def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Pl
             f"ends at a plateau, so its schedule must be constant or on-plateau, found {phase.schedule.word!r}"
         )
     _check_views(phase, place)
+    most = max(sources_of(phase)(progress) for progress in (0.0, 1.0))
+    if most > size:
+        raise place.at("augment").error(f"a row is made of {most} pictures, and there are {size} to train on")
     if phase.fit is not None:
         _check_fit(phase, phase.fit, networks, place)
     check_mixing(phase, {name: network.input for name, network in networks.items()}, place)

@@ -11,7 +11,7 @@ from augend.contract import AugendError
 from augend.recipes.components import copies
 from augend.recipes.plan import Duration, PhasePlan, Plan
 
-__all__ = ["epoch_steps", "fixed_steps", "pictures_seen", "resolve_steps"]
+__all__ = ["epoch_steps", "fixed_steps", "pictures_seen", "resolve_steps", "sources_of"]
 
 
 def epoch_steps(epochs: float, pictures: int, per_step: Fraction | int) -> int:
@@ -31,10 +31,10 @@ def pictures_seen(phase: PhasePlan, steps: int) -> int:
     """Pictures that are fetched in `steps` steps of a phase, all of them: rows times the pictures a row, which may become
     fewer (or more) as the phase goes on.
     """
-    return phase.rows * _summed(_sources(phase), steps)
+    return phase.rows * _summed(sources_of(phase), steps)
 
 
-def _sources(phase: PhasePlan) -> Callable[[float], int]:
+def sources_of(phase: PhasePlan) -> Callable[[float], int]:
     """Progress -> pictures a row."""
     from augend.augment import build  # loads torch, which listing recipes does without
 
@@ -64,7 +64,7 @@ def fixed_steps(phase: PhasePlan, sizes: Mapping[str, int]) -> int | None:
         return int(phase.duration.amount)
     if phase.duration.unit == "epoch":
         # Groups show a picture several times a step, sums several pictures a row, and an epoch counts pictures.
-        sources, rows = _sources(phase), Fraction(phase.rows, copies(phase.order))
+        sources, rows = sources_of(phase), Fraction(phase.rows, copies(phase.order))
         epochs, size = phase.duration.amount, sizes[phase.data]
         fewest, most = sorted(epoch_steps(epochs, size, rows * sources(end)) for end in (0.0, 1.0))
         while fewest < most:  # the first number of steps that is enough

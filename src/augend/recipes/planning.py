@@ -63,7 +63,7 @@ class Resolving:
         networks = self._reached(phases)
         phases = [replace(phase, train=trained(phase, networks)) for phase in phases]
         for phase in phases:
-            check_phase(phase, networks, self.place.inside(phase.name))
+            check_phase(phase, networks, self.place.inside(phase.name), self.sizes[phase.data])
         check_residuals(phases, {name: network.input for name, network in networks.items()}, self.place)
         used = {"main", *(phase.data for phase in phases), *(network.classes for network in networks.values())}
         plan = Plan(
