@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from augend import TestTimeSums
+from augend.evaluate import grid as room
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, THROUGH, TRANSFERRED, Asked, asked
 from augend.evaluate.grid import cells, grid_of
 from augend.report.grid_page import accuracy
@@ -68,6 +69,23 @@ def test_a_point_is_what_it_is_alone(run: Path, found: dict[str, Any], number: i
         "fgsm",
         "pgd",
     }
+
+
+def test_who_knows_of_the_sums_is_no_weaker_for_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adaptive attack that does nothing leaves the transferred one: where that succeeds, the adaptive number counts it."""
+    done = room.moved_by
+
+    def idle(model: torch.nn.Module, x: torch.Tensor, *rest: Any, adaptive: bool) -> Any:
+        if adaptive:
+            return ((eps, x) for eps in rest[2])
+        return done(model, x, *rest, adaptive=False)
+
+    monkeypatch.setattr(room, "moved_by", idle)
+    (model,) = grid(run, asked("fgsm", "64/255", pictures=40), grid_of("k=2,weight=8,draws=3,references=40"))[
+        "models"
+    ].values()
+    clean, transferred, adaptive = (one["accuracy"]["mean"] for one in model["points"][0]["conditions"])
+    assert adaptive <= transferred < clean
 
 
 def test_more_draws_begin_with_the_fewer() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from augend import AugendError
 from augend.data import load
-from augend.runner.job import Job, load_splits
+from augend.runner.job import Job, Kept, load_splits
 from augend.study.request import Request
 
 SPLIT = load("digits")
@@ -72,3 +72,12 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "100 of 200 training pictures are used" in done.stderr and "training labels are false" in done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["job"]["fraction"] == 0.5
+
+
+def test_one_repeats_data_make_room_for_the_next() -> None:
+    """Repeats split the same pictures anew; a study of many must not hold them all."""
+    kept: Kept = {}
+    words = {"main": "digits:train=30,valid=10,test=10"}
+    for repeat in (0, 0, 1):
+        load_splits(Job(data=words["main"], recipe="plain", repeat=repeat), words, kept=kept)
+        assert [key[3] for key in kept] == [repeat]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import augend
@@ -16,6 +17,7 @@ from augend.evaluate.attacks import fgsm
 from augend.pixels import to_float
 from augend.recipes.library import known_settings, settings
 from augend.report import reproduction
+from augend.report.sums import errors
 from augend.runner.job import load_splits
 from augend.study import reproduce, results
 from augend.study.tables import Table, load_table
@@ -121,6 +123,29 @@ def test_printed_and_logged_numbers_stand_in_their_columns(found: dict[str, Any]
     lines = {line.split("|")[1].strip(): line for line in found["text"].splitlines() if line.startswith("| ")}
     assert "; printed 25.0" in lines["baseline"] and "logged" not in lines["baseline"]
     assert "; logged 12.5" in lines["sums"] and "; printed" not in lines["sums"]
+
+
+def test_how_much_error_is_gone(found: dict[str, Any]) -> None:
+    """Figure 3.6: half of an error of 40 points is 20 points."""
+    levels = {"augmented": {"test": {"mean": 0.6}}, "sums": {"test": {"mean": 0.8}}}
+    versus = {"augmented": {}, "sums": {"test": {"mean": 0.2, "low": 0.1, "high": 0.3, "repeats": 3}}}
+    rows = {
+        name: {
+            "called": name,
+            "printed": {"augmented": 0.5, "sums": 0.6}[name],
+            "levels": one,
+            "versus_reference": versus[name],
+        }
+        for name, one in levels.items()
+    }
+    figure = Figure()
+    said = errors(
+        figure, Path(), {"rows": rows, "reference": "augmented", "headline": "test"}, {"rows": ["sums"], "title": "E"}
+    )
+    drawn = [list(line.get_xdata()) for line in figure.axes[0].lines]
+    for wanted in ([25.0, 75.0], [50.0], [20.0]):
+        assert any(xs == pytest.approx(wanted) for xs in drawn if len(xs) == len(wanted)), drawn
+    assert "40.0 %" in said and "3 seeds" in said
 
 
 def test_figures_are_drawn(found: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from augend import AugendError
 from augend.evaluate.strengths import ways
 from augend.recipes.reading import read
 from augend.runner.job import Job, load_splits
-from augend.study.sensitivity import suggested, verdict
+from augend.study.sensitivity import _surely, suggested, verdict
 from augend.study.statistics import estimate
 from inprocess import run
 from test_truth import arrows
@@ -173,6 +173,13 @@ def test_the_words_of_a_verdict() -> None:
     assert verdict(estimate([-0.41, -0.4, -0.42], **sizes), 0.05) == "harmful"
     assert verdict(estimate([-0.1, 0.0, -0.05], **sizes), 0.05) == "unclear"
     assert verdict(estimate([-0.4], **sizes), 0.05) == "unclear"  # one repeat knows nothing of its spread
+
+
+def test_one_class_of_many_must_be_surer() -> None:
+    """Looking at 40 classes, one of them seems harmed by chance: the interval is that of 1 - 0.05 / 40."""
+    found = estimate([-0.08, -0.12, -0.09, -0.13, -0.10], evaluated=400, trained=10_000)
+    assert found.interval is not None and found.interval[1] < -0.05
+    assert _surely(found, 0.05, 1) and not _surely(found, 0.05, 40)
 
 
 def test_what_is_suggested() -> None:
