@@ -142,6 +142,25 @@ def test_mistakes_are_one_line(run: Path, sums: str, said: str) -> None:
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_own_data_and_empty_studies_are_refused(run: Path, tmp_path: Path) -> None:
+    data = json.loads((run / "run.json").read_text())["job"]["data"]
+    for words in (["--sums", "k=2|3"], ["--attack", "fgsm"], ["--shifts", "all"]):
+        done = command("evaluate", str(run), *words, "--data", data)
+        assert done.returncode == 2 and "was trained on it; leave --data out" in done.stderr
+    given = {
+        "data": "digits:train=60,valid=20,test=30",
+        "recipes": ("plain",),
+        "repeats": 1,
+        "budget": "2step",
+        "model": "mlp",
+    }
+    open_study(tmp_path / "study", given, "command")
+    done = command("evaluate", str(tmp_path / "study"), "--sums", "k=2|3")
+    assert done.returncode == 2 and "no trial of this study is finished" in done.stderr
+
+
 def test_names_of_cells_are_their_own() -> None:
     names = [one.name for one in cells(words(), grid_of(TEXT))]
     assert len(names) == len(set(names)) == 3 + 8 * 5
+    close = [one.name for one in cells(words(), grid_of("weight=1.0000001|1.0000002"))]
+    assert len(close) == len(set(close))

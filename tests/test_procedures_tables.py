@@ -20,6 +20,8 @@ from augend.report import reproduction
 from augend.report.sums import errors
 from augend.runner.job import load_splits
 from augend.study import reproduce, results
+from augend.study.evidence import Evidence, read_record, read_trials
+from augend.study.reach import reaches
 from augend.study.tables import Table, load_table
 from augend.study.trials import run_trial
 
@@ -169,6 +171,42 @@ def test_a_mistake_about_attacks_is_said_before_anything_is_trained(
     with pytest.raises(AugendError, match="there is no 'fgms'; did you mean 'fgsm'"):
         reproduce.open_reproduction("procedures/test", None, tmp_path / "study", command="")
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"claims": [{**WORDS["claims"][0], "attacked": "pgd 8/255, bare model"}]},
+            "a claim is about the column 'pgd 8/255, bare",
+        ),
+        ({"claims": [{**WORDS["claims"][1], "than_attacked": "clean"}]}, "a claim is about the column 'clean'"),
+        (
+            {"rows": {**WORDS["rows"], "augmented": {"as": "b", "printed_columns": {"fgsm 8/255, bare modl": 0.5}}}},
+            "is printed for the column 'fgsm 8/255, bare modl'; did you mean 'fgsm 8/255, bare model'",
+        ),
+    ],
+)
+def test_columns_that_are_not_there_are_said_before_training(
+    change: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table.model_validate({**WORDS, **change})
+    monkeypatch.setattr(reproduce, "load_table", lambda name: table)
+    with pytest.raises(AugendError, match=said):
+        reproduce.open_reproduction("procedures/test", None, tmp_path / "study", command="")
+
+
+def test_what_is_not_priced_is_not_claimed(found: dict[str, Any], tmp_path: Path) -> None:
+    """Where a row keeps its best weights, its way to the reference's accuracy cannot be compared."""
+    assert found["rows"]["sums"]["to_reference"] is not None
+    plan = found["out"] / "trials" / "sums-r0" / "plan.json"
+    text = plan.read_text()
+    record = read_record(found["out"])
+    try:
+        plan.write_text(text.replace('"keep": "last"', '"keep": "valid/accuracy"'))
+        assert reaches(Evidence(record, read_trials(record, test=True))) == {}
+    finally:
+        plan.write_text(text)
 
 
 def test_a_paper_of_several_parts_has_several_settings() -> None:

@@ -37,7 +37,12 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job, start
 from augend.runner.probe import trial_of
 from augend.stages.networks import Networks
+from augend.study.compare import open_study
+from augend.study.evidence import read_record
 from augend.study.regime import SCRATCH
+from augend.study.results import decide
+from augend.study.trials import run_trial
+from fixture_study import Made, make_study
 from runs import SMALL, Killed, finish, killed_at, same_run, train
 
 UNIT, CLASSES = 2**24, 5
@@ -664,3 +669,40 @@ def test_a_row_of_more_pictures_than_there_are_is_refused(recipe: str, where: st
         AugendError, match=rf"{where}, augment: a row is made of 5000 pictures, and there are 20 to train on"
     ):
         resolve_job(Job(data=data, recipe=recipe, overrides=sets, budget="8step"), split)
+
+
+def test_weights_picked_on_validation_pictures_are_not_advised_on_them(tmp_path: Path) -> None:
+    """However good it looks there, beside recipes that keep their last; among such alone the choice is theirs."""
+    recipes = {"augmented": Made(0.8), "cascade": Made(0.95), "plain": Made(0.7)}
+    kept = [{"name": n, "title": n, "phases": 1, "keeps_best": n == "cascade"} for n in recipes]
+    study = make_study(tmp_path / "one", recipes, extra={"recipes": kept})
+    chosen = decide(read_record(study))
+    assert chosen is not None and chosen["advised"] == "augmented"
+    plain = [{**one, "keeps_best": False} for one in kept]
+    chosen = decide(read_record(make_study(tmp_path / "two", recipes, extra={"recipes": plain})))
+    assert chosen is not None and chosen["advised"] == "cascade"
+
+
+def test_a_comparison_says_who_is_not_advised(tmp_path: Path) -> None:
+    words = {
+        "data": "digits:train=60,valid=20,test=30",
+        "recipes": ("augmented", "cascade-1"),
+        "repeats": 1,
+        "budget": "10step",
+    }
+    study = open_study(tmp_path / "study", {**words, "model": "mlp"}, "command")
+    assert [one["keeps_best"] for one in study.record["recipes"]] == [False, True]
+    assert any(note.startswith("cascade-1: the best weights are picked") for note in study.record["notes"])
+
+
+def test_a_finished_trial_leaves_no_checkpoints(tmp_path: Path) -> None:
+    words = {
+        "data": "digits:train=60,valid=20,test=30",
+        "recipes": ("cascade-1",),
+        "repeats": 1,
+        "budget": "12step",
+        "model": "mlp",
+    }
+    study = open_study(tmp_path / "study", words, "command")
+    assert run_trial(tmp_path / "study" / "trials" / study.names[0], lambda kind, values: None) == "finished"
+    assert not list((tmp_path / "study" / "trials" / study.names[0] / "checkpoints").glob("*.ckpt"))

@@ -265,7 +265,7 @@ def look(
         after: called with (pictures done under all conditions, pictures in all).
 
     Cost: a pass forward and one back for each step, restart, budget and attack; adaptive ones two forward and one back for
-    each of `samples`.
+    each of `samples`, and seven answers through the sums (`draws` passes each), with which the worst is found and judged.
     """
     model = model.to(device)
     sums = None
@@ -343,7 +343,7 @@ def moved(
         return
     for eps in budgets:
         if attack.startswith(FOOLBOX):
-            yield eps, _by_foolbox(attack, model, x, labels, eps)
+            yield eps, _by_foolbox(attack, model, x, labels, eps, wanted.seed + int(draws.keys[0]))
         elif attack == "pgd":
             restarts = _restarts(wanted, adaptive)
             yield (
@@ -374,12 +374,12 @@ def _foolbox(word: str) -> Any:
     return made
 
 
-def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: float) -> Tensor:
+def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: float, first: int) -> Tensor:
     """Attacked by foolbox, which fills gradients and asks the global generator: on a copy, and the generator is put back."""
     import foolbox
 
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        torch.default_generator.manual_seed(0)
+        torch.manual_seed(first)  # also of the pictures' device
         target = foolbox.PyTorchModel(copy.deepcopy(model), bounds=(0, 1), device=x.device)
         _, clipped, _ = _foolbox(word)(target, x, labels, epsilons=eps)
     clipped_: Tensor = clipped.detach()

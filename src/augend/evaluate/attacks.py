@@ -265,7 +265,7 @@ def pgd(
     Returns:
         float32 like `pictures`, in [0, 1] and within eps of them.
 
-    Cost: a forward and a backward pass a step and restart (times `samples`), and a forward pass a restart.
+    Cost: a forward and a backward pass a step and restart (times `samples`), and from the second restart on two answers each.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
@@ -292,6 +292,8 @@ def worst(model: nn.Module, candidates: Sequence[Tensor], labels: Tensor, keys: 
     Returns:
         float32 ``(N, ...)``.
     """
+    if not candidates:
+        raise AugendError("attacks: the worst of no candidates was asked for")
     best = candidates[0]
     wrong, loss = _score(model, best, labels, keys)
     for other in candidates[1:]:

@@ -1,7 +1,8 @@
 """Test-time sums at many settings at once: the trade of clean accuracy for accuracy under attack.
 
 A picture's first draws are the same however many there are, so the answers of 125 draws hold those of 25; and what is done to
-a picture does not depend on the number of draws. Each combination of k and weight is asked once with all draws.
+a picture does not depend on the number of draws. Each combination of k and weight is asked once with all draws. Of several
+restarts the one is taken that is worst for the answer of all draws, so fewer draws may see an attack that is a little weaker.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``pgd 8/255, adaptive; k=2, weight=1, draws=16``."""
+        """``pgd 8/255, adaptive; k=2, weight=1.0, draws=16``."""
         if self.sums is None:
             return self.condition.name
-        return f"{self.condition.name}; k={self.sums.k}, weight={self.sums.weight:g}, draws={self.sums.draws}"
+        return f"{self.condition.name}; k={self.sums.k}, weight={self.sums.weight!r}, draws={self.sums.draws}"
 
 
 def grid_of(text: str) -> tuple[Sums, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, TRANSFERRED
-from augend.report.plots import COLOURS, draw, place
+from augend.report.plots import COLOURS, MARKERS, draw, place
 from augend.report.templates import rendered
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-MARKERS = "osD^vPX*"
 LINES = {BARE: "-", TRANSFERRED: "--", ADAPTIVE: ":"}
 Model = dict[str, Any]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,11 +25,12 @@ from augend.randomness import Draws
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
 from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, shown_by
-from augend.study.shifted import model_of, pictures_of
+from augend.study.shifted import model_of, other_data, pictures_of
 from augend.study.statistics import mean_of, said
 
 __all__ = ["ATTACKED", "Progress", "answered", "attack_trials", "attacked", "columns", "share_of", "shown_of", "told"]
 
+VERSION = 1  # of how attacks go about it: kept answers of another are made again
 ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
 Progress = Callable[[str, int, int], None]
 Level = dict[str, Any]
@@ -52,6 +55,7 @@ def attacked(
         wrong) and ``versus_reference`` (paired), each as mean, low and high: for a run intervals over the pictures (Wilson),
         for a study those of its own statistics (success: over the repeats alone). `asked`: what all numbers depend on.
     """
+    other_data(path, data)
     about = {"data": data, "asked": wanted.common}
     if (path / "study.json").is_file():
         record = read_record(path)
@@ -70,8 +74,8 @@ def attacked(
         "conditions": [
             {
                 **_about(one, wanted),
-                "accuracy": share_of(splits[one.name].right),
-                "success": None if one.attack == CLEAN else share_of(_fallen(splits, one)),
+                "accuracy": share_of(splits[one.name].right, splits[one.name].shows),
+                "success": None if one.attack == CLEAN else share_of(*_fallen(splits, one)),
                 "versus_reference": None,
             }
             for one in conditions(wanted)
@@ -112,10 +116,12 @@ def attack_trials(trials: Sequence[Trial], wanted: Asked, after: Progress | None
 def _attacked_trial(
     folder: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None, after: Progress | None
 ) -> Looks:
-    """A finished trial's answers; those about its own pictures are kept in its ``attacks.npz``, since it does not change."""
+    """A finished trial's answers; those about its own pictures are kept in ``attacks-*.npz``: it does not change."""
     if data is not None:
         return _looked(folder, wanted, kept, data, root, told(after, folder.name))
-    file, names = folder / "attacks.npz", [one.name for one in conditions(wanted)]
+    what = json.dumps({"version": VERSION, **wanted.common}, sort_keys=True)
+    digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # answers to other options are kept beside these
+    file, names = folder / f"attacks-{digest}.npz", [one.name for one in conditions(wanted)]
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
@@ -186,10 +192,10 @@ def _about(one: Condition, wanted: Asked) -> dict[str, Any]:
     return {**one._asdict(), "procedure": procedure(one, wanted)}
 
 
-def _fallen(splits: Mapping[str, Scored], one: Condition) -> NDArray[np.float64]:
-    """Of the pictures that are right when clean: 1 where the attack succeeds."""
-    wrong: NDArray[np.float64] = 1 - splits[one.name].right[splits[one.before].right == 1]
-    return wrong
+def _fallen(splits: Mapping[str, Scored], one: Condition) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Of the pictures that are right when clean: 1 where the attack succeeds; and what they show."""
+    clean = splits[one.before].right == 1
+    return 1 - splits[one.name].right[clean], splits[one.name].shows[clean]
 
 
 def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float | None]) -> dict[str, Any]:
@@ -198,8 +204,10 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     known = [share for share in shares if share is not None]
 
     def success(one: Condition) -> Level | None:
-        fallen = [_fallen(evidence.trials[name, r].splits, one) for r in evidence.repeats(name)]
-        return said(mean_of([float(wrong.mean()) for wrong in fallen if len(wrong)]), 0, 1)
+        fallen = [_fallen(evidence.trials[name, r].splits, one)[0] for r in evidence.repeats(name)]
+        some = [wrong for wrong in fallen if len(wrong)]
+        floor = 1 / min(map(len, some)) if some else 0.0
+        return said(mean_of([float(wrong.mean()) for wrong in some], floor), 0, 1)
 
     return {
         "repeats": len(evidence.repeats(name)),
@@ -209,7 +217,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
                 **_about(one, wanted),
                 "accuracy": said(evidence.level(name, one.name, "accuracy"), 0, 1),
                 "success": None if one.attack == CLEAN else success(one),
-                "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"))
+                "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"), -1, 1)
                 if compared
                 else None,
             }
@@ -218,11 +226,14 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     }
 
 
-def share_of(values: NDArray[np.float64]) -> Level | None:
-    """A share of pictures with its 95 % interval by Wilson, which is right at 0 and 1 too; None of no pictures."""
+def share_of(values: NDArray[np.float64], shows: NDArray[Any]) -> Level | None:
+    """A share of pictures with its 95 % interval by Wilson, which is right at 0 and 1 too; None of no pictures.
+
+    `shows`: which picture each row shows, as in `Scored`: copies of a picture are no more pictures.
+    """
     if not len(values):
         return None
-    count, mean, z = len(values), float(values.mean()), 1.96
+    count, mean, z = len(np.unique(shows)), float(values.mean()), 1.96
     middle = (mean + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return {"mean": mean, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "repeats": 1}

@@ -187,7 +187,14 @@ def plan_study(
         "regime": request.regime,
         "weights": None if request.weights is None else digest_of(Path(request.weights)),
         "recipes": [
-            {"name": p.recipe, "title": p.title, "phases": len(p.phases), "file": text, "repeats": fewer.get(p.recipe)}
+            {
+                "name": p.recipe,
+                "title": p.title,
+                "phases": len(p.phases),
+                "file": text,
+                "repeats": fewer.get(p.recipe),
+                "keeps_best": _keeps_best(p),
+            }
             for text, p in plans.items()
         ],
         "reference": reference,
@@ -200,7 +207,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *_reach(request, plans), *main.notes, *_poorer(request, splits)],
+        "notes": [*said, *_reach(request, plans), *_flattered(plans), *main.notes, *_poorer(request, splits)],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
@@ -216,6 +223,22 @@ def plan_study(
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
+
+
+def _keeps_best(plan: Plan) -> bool:
+    """Whether validation pictures pick this recipe's weights."""
+    return any(phase.keep != "last" for phase in plan.phases)
+
+
+def _flattered(plans: Mapping[str, Plan]) -> list[str]:
+    names = [plan.recipe for plan in plans.values() if _keeps_best(plan)]
+    if not names or len(names) == len(plans):
+        return []
+    those = "they are" if len(names) > 1 else "it is"
+    return [
+        f"{', '.join(names)}: the best weights are picked on validation pictures, which flatters these there; {those} "
+        "not advised beside recipes that keep their last"
+    ]
 
 
 def _reach(request: Request, plans: Mapping[str, Plan]) -> list[str]:

@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from augend.contract import AugendError
 from augend.evaluate import grid as room
 from augend.evaluate.attacked import Asked, Sums
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
 from augend.study.attacked import Progress, answered, share_of, shown_of, told
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record
+from augend.study.shifted import other_data
 from augend.study.statistics import said
 
 __all__ = ["grid"]
@@ -41,11 +43,12 @@ def grid(
         attack, budget, threat model and ``accuracy`` as mean, low and high: for a run over the pictures (Wilson), for a study
         by its own statistics.
     """
+    other_data(path, data)
     wanted = replace(wanted, sums=sums[0])
     about = {"data": data, "asked": {**wanted.common, "sums": [asdict(one) for one in sums]}}
     if not (path / "study.json").is_file():
         splits = _looked(path, wanted, sums, {}, data, root, told(after, path.resolve().name))
-        shares = {name: share_of(one.right) for name, one in splits.items()}
+        shares = {name: share_of(one.right, one.shows) for name, one in splits.items()}
         model = {"repeats": 1, **room.summary(shares, wanted, sums)}
         pictures = len(next(iter(splits.values())).ids)
         return {"model": str(path), **about, "pictures": pictures, "models": {path.resolve().name: model}}
@@ -57,6 +60,8 @@ def grid(
         Trial(recipe, repeat, folder, _looked(folder, wanted, sums, kept, data, root, told(after, folder.name)), 0, {})
         for recipe, repeat, folder in finished(record)
     ]
+    if not trials:
+        raise AugendError(f"{path}: no trial of this study is finished")
     evidence = Evidence(record, trials)
     models = {}
     for recipe in evidence.recipes:

@@ -97,6 +97,20 @@ def _seconds(record: Record) -> dict[str, dict[str, Prices]]:
     return {"plain": plain, "cached": cached}
 
 
+def _unpriced(evidence: Evidence) -> bool:
+    """Whether some row ends at a plateau, whose steps no plan knows, or keeps its best weights, so that its last validation
+    accuracy is not that of its model, and is looked at more often than others.
+    """
+    phases = [
+        phase
+        for recipe in evidence.recipes
+        for phase in read_json(evidence.trials[recipe.name, evidence.repeats(recipe.name)[0]].folder / "plan.json")[
+            "phases"
+        ]
+    ]
+    return any(phase.get("keep", "last") != "last" or phase["duration"].get("plateau") for phase in phases)
+
+
 def reaches(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """For each row: the price of its whole run, and of the part until it had the reference's last validation accuracy.
 
@@ -104,7 +118,7 @@ def reaches(evidence: Evidence) -> dict[str, dict[str, Any]]:
     got there, each against the same repeat of the reference.
     """
     record, reference = evidence.record, evidence.record.reference
-    if not evidence.repeats(reference):
+    if not evidence.repeats(reference) or _unpriced(evidence):
         return {}
     kinds = {"flops": _flops(record), **{f"seconds_{how}": rows for how, rows in _seconds(record).items()}}
     base = {kind: spent(kinds[kind.replace("_cached", "_plain")][reference]) for kind in kinds}

@@ -15,6 +15,7 @@ from augend.contract import AugendError
 from augend.evaluate import attacked as attacks
 from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
+from augend.names import nearest
 from augend.recipes.durations import written
 from augend.recipes.language import compose, knows
 from augend.recipes.library import load
@@ -31,7 +32,7 @@ from augend.study.reach import reaches
 from augend.study.request import Request, Study
 from augend.study.shifted import Progress, Variation, shift_trial
 from augend.study.statistics import Estimate, mean_of, said
-from augend.study.tables import Attacked, Claim, load_table, recipe_text
+from augend.study.tables import Asked, Attacked, Claim, Table, load_table, recipe_text
 
 __all__ = ["gather", "open_reproduction", "trained", "verdict"]
 
@@ -103,8 +104,7 @@ def open_reproduction(
             f"{bases}: was made with seed {its}, not {plain.seed}, so it has learned from pictures held out here; "
             "give the same --seed, or another --bases"
         )
-    if asked.attacked is not None:
-        attacks_of(asked.attacked)  # a mistake is said before anything is trained
+    _columns_fit(name, table, asked)  # a mistake is said before anything is trained
     others = {row: spec.flops for row, spec in chosen.items() if spec.flops is not None}
     kept: Kept = {}
     budget = plain.budget or load_settings(plain.settings).words.budget
@@ -168,6 +168,24 @@ def _same_bases(out: Path, bases: Path | None, repeats: int | None) -> None:
     for file, digest in known["digests"].items():
         if digest_of(read_weights(file)) != digest:
             raise AugendError(f"{file}: is no longer what this study began with; restore it or give another --out")
+
+
+def _columns_fit(name: str, table: Table, asked: Asked) -> None:
+    """Claims and printed numbers are about columns that there are."""
+    own = set() if asked.attacked is None else set(attack_columns(attacks_of(asked.attacked)).values())
+    for claim in table.claims:
+        for column in filter(None, (claim.attacked, claim.than_attacked)):
+            if column not in own:
+                raise AugendError(f"{name}: a claim is about the column {column!r}{nearest(column, sorted(own))}")
+        if claim.than_attacked and not claim.attacked:
+            raise AugendError(f"{name}: a claim has than_attacked and no attacked")
+    own |= {*asked.columns.values(), *(table.shifts or "").split(",")}
+    for row in table.rows.values():
+        for column in row.beside(asked.protocol):
+            if column not in own:
+                raise AugendError(
+                    f"{name}: a number is printed for the column {column!r}{nearest(column, sorted(own))}"
+                )
 
 
 def attacks_of(words: Attacked) -> attacks.Asked:

@@ -60,9 +60,10 @@ def _plain(value: Any) -> Any:
 def decide(record: Record) -> dict[str, Any] | None:
     """The content of `choice.json`: what is advised by the validation rows of the repeats that all recipes finished.
 
-    None while no repeat is finished by every recipe that has begun.
+    A recipe whose weights validation pictures picked looks better on them than it is, so it is not advised beside recipes
+    that keep their last. None while no repeat is finished by every recipe that has begun.
     """
-    trials = read_trials(record, test=False)
+    trials = [trial for trial in read_trials(record, test=False) if trial.recipe not in _flattered(record)]
     common = _common(Evidence(record, trials))
     evidence = Evidence(record, [trial for trial in trials if trial.repeat in common])
     if not common:
@@ -89,6 +90,12 @@ def decide(record: Record) -> dict[str, Any] | None:
         prior=statistics.guess(1, evaluated=sizes["valid"], trained=sizes["train"], fixed=False),
     )
     return {"schema": SCHEMA, **asdict(choice), "repeats": common, "split": "valid"}
+
+
+def _flattered(record: Record) -> set[str]:
+    """Recipes that keep their best weights, where the reference does not."""
+    names = {one["name"] for one in record.raw["recipes"] if one.get("keeps_best")}
+    return set() if record.reference in names else names
 
 
 def _common(evidence: Evidence) -> list[int]:

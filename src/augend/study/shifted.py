@@ -29,7 +29,7 @@ from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record, shown_by
 from augend.study.statistics import mean_of, said
 
-__all__ = ["Variation", "features_of_views", "model_of", "pictures_of", "shift_trial", "shifted"]
+__all__ = ["Variation", "features_of_views", "model_of", "other_data", "pictures_of", "shift_trial", "shifted"]
 
 Progress = Callable[[str, int, int], None]
 Shown = tuple[Pictures, torch.Tensor]
@@ -53,6 +53,7 @@ def shifted(
         sets. For a study: recipe -> shift -> the mean accuracy over its repeats, and its paired difference from the
         reference's, with the 95 % intervals of every study; variation with intervals over the repeats alone.
     """
+    other_data(path, data)
     if (path / "study.json").is_file():
         return _study(path, shifts, data, root, after)
     model = model_of(path)
@@ -73,6 +74,21 @@ def model_of(path: Path) -> Classifier:
         for plugin in Job.from_json(RunFolder(path).read("run.json")["job"]).plugins:
             load_plugin(plugin)
     return load(path)
+
+
+def other_data(path: Path, data: str | None) -> None:
+    """Refuse the data that a run or study was trained on: only its own split knows which of them are test pictures."""
+    if data is None:
+        return
+    own = {}
+    if (path / "study.json").is_file():
+        own = read_record(path).raw["request"]
+    elif (path / "run.json").is_file():
+        own = RunFolder(path).read("run.json")["job"]
+    if own.get("data") == data:
+        raise AugendError(
+            f"--data {data}: {path} was trained on it; leave --data out, and it is shown its own test pictures"
+        )
 
 
 def pictures_of(

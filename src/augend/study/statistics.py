@@ -135,12 +135,12 @@ def said(found: Estimate | None, least: float = -math.inf, most: float = math.in
     }
 
 
-def mean_of(values: Sequence[float]) -> Estimate | None:
-    """The mean of independent values, one a repeat; None of none."""
+def mean_of(values: Sequence[float], floor: float = 0.0) -> Estimate | None:
+    """The mean of independent values, one a repeat; None of none. `floor`: the smallest standard error that is believed."""
     if not values:
         return None
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Estimate(float(np.mean(values)), len(values), spread, 0.0, 0.0, max(1, len(values) - 1))
+    return Estimate(float(np.mean(values)), len(values), spread, 0.0, floor, max(1, len(values) - 1))
 
 
 def estimate(

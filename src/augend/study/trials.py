@@ -72,7 +72,9 @@ def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wa
         write_json(folder / "state.json", {"state": "failed", "reason": reason})
         return "failed"
     write_json(folder / "state.json", {"state": "finished", "accuracy": result.get("valid")})
-    for checkpoint in run.checkpoints.paths():  # eight times the model, and nothing is left to be resumed
+    for checkpoint in (folder / "checkpoints").glob(
+        "*.ckpt"
+    ):  # eight times the model, and nothing is left to be resumed
         checkpoint.unlink(missing_ok=True)
     return "finished"
 
