@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from augend.cli.options import printable
 from augend.cli.shifts import best_effort
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def show_attacks(
             _model(name, model, found)
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
-        typer.echo(f"As a page: {page}")
+        typer.echo(f"As a page: {printable(str(page))}")
 
 
 def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, root: str | None, as_json: bool) -> None:
@@ -73,13 +74,13 @@ def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, r
     else:
         typer.echo(f"{found['pictures']} test pictures, L-infinity budgets in shares of the pixels' range")
         for name, model in found["models"].items():
-            typer.echo(f"{name}: bare model, {_conditions(model['bare'])}")
+            typer.echo(f"{printable(name)}: bare model, {_conditions(model['bare'])}")
             for one in model["points"]:
                 how = f"k = {one['k']}, weight {one['weight']:g}, {one['draws']} draws"
                 typer.echo(f"  {how:<28} {_conditions(one['conditions'])}")
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
-        typer.echo(f"As a page: {page}")
+        typer.echo(f"As a page: {printable(str(page))}")
 
 
 def _conditions(some: list[dict[str, Any]]) -> str:
@@ -92,9 +93,9 @@ def _conditions(some: list[dict[str, Any]]) -> str:
 def _model(name: str, model: dict[str, Any], found: dict[str, Any]) -> None:
     reference = found["reference"]
     if "study" in found:
-        typer.echo(f"{name} ({model['repeats']} repeats{', reference' if name == reference else ''})")
+        typer.echo(f"{printable(name)} ({model['repeats']} repeats{', reference' if name == reference else ''})")
     else:
-        typer.echo(name)
+        typer.echo(printable(name))
     for (attack, threat), group in itertools.groupby(model["conditions"], lambda one: (one["attack"], one["threat"])):
         rows = list(group)
         how = f" ({rows[0]['procedure']})" if rows[0]["procedure"] else ""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from augend.cli.options import Json, Plugins, Root, data_word, plugin_paths
+from augend.cli.options import Json, Plugins, Root, data_word, plugin_paths, printable
 from augend.contract import AugendError
 
 __all__ = ["add_to"]
@@ -114,7 +114,7 @@ def evaluate(
         )
     last = found["splits"].get("test") or next(iter(found["splits"].values()))
     for name, recall in last["recall"].items():
-        typer.echo(f"  {_shown(name):<20} {'no pictures' if recall is None else f'{100 * recall:.1f} %'}")
+        typer.echo(f"  {printable(name):<20} {'no pictures' if recall is None else f'{100 * recall:.1f} %'}")
 
 
 def predict(
@@ -133,15 +133,15 @@ def predict(
     _load_plugins(plugin)
     rows, unreadable = predict_files(run, pictures, top=top)
     for line in unreadable:
-        print(f"augend: {_shown(line)}", file=sys.stderr)
+        print(f"augend: {printable(line)}", file=sys.stderr)
     if as_json:
         print(json.dumps(rows))
     elif as_csv:
         write_csv(rows)
     else:
         for row in rows:
-            found = ", ".join(f"{_shown(one['class'])} {100 * one['probability']:.1f} %" for one in row["top"])
-            typer.echo(f"{_shown(row['picture'])}: {found}")
+            found = ", ".join(f"{printable(one['class'])} {100 * one['probability']:.1f} %" for one in row["top"])
+            typer.echo(f"{printable(row['picture'])}: {found}")
     if unreadable:
         raise typer.Exit(3 if rows else 2)
 
@@ -162,14 +162,8 @@ def write_csv(rows: list[dict[str, Any]]) -> None:
 
 def _text_cell(text: str) -> str:
     """A name that no spreadsheet takes for a formula: those that begin like one get an apostrophe before them."""
-    line = _shown(text)
+    line = printable(text)
     return f"'{line}" if line.lstrip()[:1] in ("=", "+", "-", "@") else line
-
-
-def _shown(text: str) -> str:
-    """A name as one line: line ends and other controls as escapes, bytes that are no text as well."""
-    clean = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in clean)
 
 
 def export(

@@ -110,3 +110,9 @@ def data_word(data: str) -> str:
 
     word = data.partition(":")[0] in known("data")
     return str(Path(data).resolve()) if not word and Path(data).exists() else data
+
+
+def printable(text: str) -> str:
+    """A name as one line: line ends and other controls as escapes, bytes that are no text as well."""
+    clean = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in clean)

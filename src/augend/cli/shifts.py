@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from augend.cli.options import printable
+
 __all__ = ["best_effort", "show_shifts"]
 
 
@@ -28,7 +30,7 @@ def show_shifts(run: Path, shifts: str, data: str | None, root: str | None, as_j
         _run(found)
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
-        typer.echo(f"As a page: {page}")
+        typer.echo(f"As a page: {printable(str(page))}")
 
 
 def best_effort(write: Callable[[], Path]) -> Path | None:
@@ -58,7 +60,9 @@ def _run(found: dict[str, Any]) -> None:
 
 def _study(found: dict[str, Any]) -> None:
     for name, recipe in found["recipes"].items():
-        typer.echo(f"{name} ({recipe['repeats']} repeats{', reference' if name == found['reference'] else ''})")
+        typer.echo(
+            f"{printable(name)} ({recipe['repeats']} repeats{', reference' if name == found['reference'] else ''})"
+        )
         for shift, one in recipe["shifts"].items():
             typer.echo(
                 f"  {shift:<12} {_level(one['accuracy'])}{_against(one['versus_reference'], found['reference'])}"
