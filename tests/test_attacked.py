@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import augend.evaluate.attacked as attacked_room
 from augend import AugendError, TestTimeSums, load
 from augend.cli import main
-from augend.evaluate.attacked import ADAPTIVE, BARE, SWEEP, TRANSFERRED, asked, conditions, look
+from augend.evaluate.attacked import ADAPTIVE, BARE, BLIND, SWEEP, TRANSFERRED, asked, conditions, look
 from augend.evaluate.attacks import pgd, worst
 from augend.pixels import to_float
 from augend.randomness import Draws
@@ -97,7 +99,7 @@ def test_batches_and_known_answers_change_nothing(run: Path, monkeypatch: pytest
     monkeypatch.setattr(attacked_room, "BATCH", 17)
     seen: list[tuple[int, int]] = []
     two = look(model, test, test.labels, wanted, test.pixels, after=lambda *at: seen.append(at))
-    assert list(one.answers) == [c.name for c in conditions(wanted)] and seen[-1] == (11 * 60, 11 * 60)
+    assert list(one.answers) == [*(c.name for c in conditions(wanted)), BLIND] and seen[-1] == (11 * 60, 11 * 60)
     for name, answers in one.answers.items():
         assert (answers != two.answers[name]).mean() < 0.04, name  # bits follow the batch's shape
     assert one.share is not None and one.share < 1
@@ -261,3 +263,25 @@ def test_a_model_file_needs_data(run: Path) -> None:
 def test_the_sweep_ends_where_nothing_is_left() -> None:
     found = asked("pgd", "sweep").eps
     assert [said for said, _ in found] == SWEEP.split(",") and found[-1][1] > 0.5
+
+
+def test_a_model_without_gradients_is_said_to_be_blind(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """The same decisions with logits a million times as large: float32 has no gradient left, and no attack succeeds."""
+    out = tmp_path / "run"
+    train(out, "plain", budget="60step", model="mlp")
+    before = attacked(out, asked("pgd", "64/255"))["models"]["run"]
+    assert before["blind"] == 0
+    file = out / "model.safetensors"
+    with safe_open(file, "pt") as opened:
+        about, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    last = [name for name in tensors if name.endswith(".weight")][-1]
+    for name in (last, last.replace("weight", "bias")):
+        tensors[name] = tensors[name] * 1e6
+    save_file(tensors, file, about)
+    after = attacked(out, asked("pgd", "64/255"))["models"]["run"]
+    clean = [by(one, "clean", BARE, "0")["accuracy"]["mean"] for one in (before, after)]
+    moved = [by(one, "pgd", BARE, "64/255")["accuracy"]["mean"] for one in (before, after)]
+    assert clean[0] == clean[1] and moved[1] > moved[0] + 0.2 and after["blind"] > 0.5
+    code, printed, _ = evaluate(capsys, monkeypatch, str(out), "--attack", "pgd", "--eps", "64/255")
+    assert code == 0 and "% of what is right when clean has no gradient" in printed
+    assert "has no gradient</b>" in (out / "attacks.html").read_text()

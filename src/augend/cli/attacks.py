@@ -106,6 +106,9 @@ def _model(name: str, model: dict[str, Any], found: dict[str, Any]) -> None:
                 f"    eps {one['said']:<8} {_level(one['accuracy'])} right{success}"
                 f"{_against(one['versus_reference'], reference)}"
             )
+    if model["blind"]:
+        share = f"{100 * model['blind']:.1f} %"
+        typer.echo(f"  {share} of what is right when clean has no gradient: attacks by gradients see nothing there")
     if model["share_of_draws"] is not None:
         typer.echo(f"  test-time sums used {100 * model['share_of_draws']:.1f} % of their draws on clean pictures")
 

@@ -30,13 +30,34 @@ from augend.names import nearest
 from augend.pixels import to_float
 from augend.randomness import Draws
 
-__all__ = ["ADAPTIVE", "ATTACKS", "BARE", "CLEAN", "SWEEP", "THROUGH", "TRANSFERRED", "Asked", "Condition", "Looked", "Sums",
-           "asked", "batch_of", "conditions", "look", "moved", "procedure", "sums_of", "through"]  # fmt: skip
+__all__ = [
+    "ADAPTIVE",
+    "ATTACKS",
+    "BARE",
+    "BLIND",
+    "CLEAN",
+    "SWEEP",
+    "THROUGH",
+    "TRANSFERRED",
+    "Asked",
+    "Condition",
+    "Looked",
+    "Sums",
+    "asked",
+    "batch_of",
+    "conditions",
+    "look",
+    "moved",
+    "procedure",
+    "sums_of",
+    "through",
+]
 
 ATTACKS = ("fgsm", "bim", "mim", "pgd")
 CLEAN = "clean"
 BARE, TRANSFERRED, ADAPTIVE = "bare model", "transferred", "adaptive"
 THROUGH = "test-time sums"
+BLIND = "no gradient"  # a picture at which the bare model's gradient is 0 in every pixel: sign() leaves it alone
 SWEEP = "1/255,2/255,4/255,8/255,16/255,32/255,64/255,128/255"
 FOOLBOX = "foolbox:"
 BATCH, LEAST = 250, 16
@@ -105,7 +126,10 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Looked:
-    """What a model answers: condition -> int64 ``(N,)`` classes; and the share of draws that sums used on clean pictures."""
+    """What a model answers: condition -> int64 ``(N,)`` classes, `BLIND` -> 1 where the clean picture has no gradient.
+
+    `share`: of the draws, how many sums used on clean pictures.
+    """
 
     answers: Mapping[str, NDArray[np.int64]]
     share: float | None = None
@@ -273,6 +297,8 @@ def look(
         sums = through(model, None if references is None else references.to(device), wanted.sums, wanted.seed)
     todo = [one for one in conditions(wanted) if one.name not in known]
     found: dict[str, list[Tensor]] = {one.name: [] for one in todo}
+    if wanted.attacks and BLIND not in known:
+        found[BLIND] = []
     used: list[Tensor] = []
     done = 0
 
@@ -296,6 +322,9 @@ def look(
         for one in todo:
             if one.attack == CLEAN:
                 judged(one, x, numbers)
+        if BLIND in found:
+            gradient = attacks.input_gradient(model, x, own)
+            found[BLIND].append((gradient.flatten(1) == 0).all(1).long().cpu())
         for attack in wanted.attacks:
             draws = Draws(wanted.seed, f"attack/{attack}", keys=numbers)
             here = [one for one in todo if one.attack == attack]

@@ -17,7 +17,7 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.data.pictures import Pictures
 from augend.data.splits import stratified
-from augend.evaluate.attacked import CLEAN, Asked, Condition, Looked, conditions, look, procedure
+from augend.evaluate.attacked import BLIND, CLEAN, Asked, Condition, Looked, conditions, look, procedure
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier
@@ -53,7 +53,9 @@ def attacked(
         `models`: name -> ``repeats`` and `conditions`, each with its attack, budget (``eps``, ``said``), threat model,
         procedure, ``accuracy``, ``success`` (of the pictures that the same system gets right when clean, the share that is
         wrong) and ``versus_reference`` (paired), each as mean, low and high: for a run intervals over the pictures (Wilson),
-        for a study those of its own statistics (success: over the repeats alone). `asked`: what all numbers depend on.
+        for a study those of its own statistics (success: over the repeats alone); ``blind``: of the pictures that are
+        right when clean, the share without a gradient, where attacks by gradients see nothing. `asked`: what all numbers
+        depend on.
     """
     other_data(path, data)
     about = {"data": data, "asked": wanted.common}
@@ -71,6 +73,7 @@ def attacked(
     model = {
         "repeats": 1,
         "share_of_draws": share,
+        "blind": _blind(splits) if wanted.attacks else None,
         "conditions": [
             {
                 **_about(one, wanted),
@@ -121,7 +124,10 @@ def _attacked_trial(
         return _looked(folder, wanted, kept, data, root, told(after, folder.name))
     what = json.dumps({"version": VERSION, **wanted.common}, sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # answers to other options are kept beside these
-    file, names = folder / f"attacks-{digest}.npz", [one.name for one in conditions(wanted)]
+    file, names = (
+        folder / f"attacks-{digest}.npz",
+        [one.name for one in conditions(wanted)] + [BLIND] * bool(wanted.attacks),
+    )
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
@@ -212,6 +218,9 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     return {
         "repeats": len(evidence.repeats(name)),
         "share_of_draws": float(np.mean(known)) if known else None,
+        "blind": float(np.mean([_blind(evidence.trials[name, r].splits) for r in evidence.repeats(name)]))
+        if wanted.attacks
+        else None,
         "conditions": [
             {
                 **_about(one, wanted),
@@ -224,6 +233,12 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
             for one in conditions(wanted)
         ],
     }
+
+
+def _blind(splits: Mapping[str, Scored]) -> float:
+    """Of the pictures that are right when clean, the share at which the bare model's gradient is 0 in every pixel."""
+    right = splits[conditions(Asked())[0].name].right == 1
+    return float(splits[BLIND].answers[right].mean()) if right.any() else 0.0
 
 
 def share_of(values: NDArray[np.float64], shows: NDArray[Any]) -> Level | None:
