@@ -706,3 +706,24 @@ def test_a_finished_trial_leaves_no_checkpoints(tmp_path: Path) -> None:
     study = open_study(tmp_path / "study", words, "command")
     assert run_trial(tmp_path / "study" / "trials" / study.names[0], lambda kind, values: None) == "finished"
     assert not list((tmp_path / "study" / "trials" / study.names[0] / "checkpoints").glob("*.ckpt"))
+
+
+def test_best_weights_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long phase improves often; what no checkpoint names is removed while it runs."""
+    monkeypatch.setattr(keeper, "SAVE_SECONDS", 0.0)
+    seen: list[int] = []
+    write_best = keeper.Keeper._keep_best
+
+    def counting(self: keeper.Keeper, value: float) -> None:
+        write_best(self, value)
+        seen.append(len(list((self.folder.path / "checkpoints").glob("best-*.ckpt"))))
+
+    improved: list[float] = []
+    monkeypatch.setattr(keeper.Keeper, "_keep_best", counting)
+    train(tmp_path / "run", "cascade-1", budget="120step", model="mlp")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "valid" and line["accuracy"] > max(improved, default=0.0):
+            improved.append(line["accuracy"])
+    assert len(improved) > 4 and any(later < before for before, later in itertools.pairwise(seen))
+    assert len(list((tmp_path / "run" / "checkpoints").glob("best-*.ckpt"))) <= 2

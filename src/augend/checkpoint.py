@@ -148,6 +148,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._bests: list[
+            str | None
+        ] = []  # the best weights that the newest two name, as far as this process wrote them
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".*.tmp"):  # what a kill inside a write left behind
             left.unlink(missing_ok=True)
@@ -157,7 +160,10 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.ckpt"), reverse=True)
 
     def save(self, phase: int, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint and remove those older than the one before it. Non-finite weights are never saved."""
+        """Write a checkpoint and remove those older than the one before it, and best weights that neither of the two names.
+
+        Non-finite weights are never saved.
+        """
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise AugendError(
@@ -168,6 +174,11 @@ class Checkpoints:
         write(path, tensors, state)
         for old in self.paths()[2:]:
             old.unlink(missing_ok=True)
+        self._bests = [*self._bests[-1:], state.get("place", {}).get("best", {}).get("file")]
+        if len(self._bests) == 2:  # what a checkpoint of before a resume names is not known
+            for old in self.folder.glob("best-*.ckpt"):
+                if old.name not in self._bests:
+                    old.unlink(missing_ok=True)
         return path
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,7 +79,7 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
-    @property
+    @cached_property
     def checkpoints(self) -> Checkpoints:
         """The run's checkpoints."""
         return Checkpoints(self.path / "checkpoints")
