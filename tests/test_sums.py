@@ -692,7 +692,10 @@ def test_a_comparison_says_who_is_not_advised(tmp_path: Path) -> None:
     }
     study = open_study(tmp_path / "study", {**words, "model": "mlp"}, "command")
     assert [one["keeps_best"] for one in study.record["recipes"]] == [False, True]
-    assert any(note.startswith("cascade-1: the best weights are picked") for note in study.record["notes"])
+    (note,) = [one for one in study.record["notes"] if one.startswith("cascade-1: the best weights are picked")]
+    assert note.endswith("it is not advised beside recipes that keep their last")
+    study = open_study(tmp_path / "other", {**words, "model": "mlp", "reference": "cascade-1"}, "command")
+    assert any("the reference is one of them, so the advice favours them" in one for one in study.record["notes"])
 
 
 def test_a_finished_trial_leaves_no_checkpoints(tmp_path: Path) -> None:

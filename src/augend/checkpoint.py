@@ -148,9 +148,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._bests: list[
-            str | None
-        ] = []  # the best weights that the newest two name, as far as this process wrote them
+        self._bests: list[str | None] = []  # what the newest two name, as far as they were written here
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".*.tmp"):  # what a kill inside a write left behind
             left.unlink(missing_ok=True)

@@ -24,15 +24,14 @@ from augend.evaluate.load import Classifier
 from augend.randomness import Draws
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
-from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, shown_by
-from augend.study.shifted import model_of, other_data, pictures_of
+from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record
+from augend.study.shifted import Progress, answered, model_of, other_data, pictures_of, told
 from augend.study.statistics import mean_of, said
 
-__all__ = ["ATTACKED", "Progress", "answered", "attack_trials", "attacked", "columns", "share_of", "shown_of", "told"]
+__all__ = ["ATTACKED", "attack_trials", "attacked", "columns", "share_of", "shown_of"]
 
 VERSION = 1  # of how attacks go about it: kept answers of another are made again
 ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
-Progress = Callable[[str, int, int], None]
 Level = dict[str, Any]
 Looks = tuple[dict[str, Scored], float | None]
 
@@ -124,10 +123,8 @@ def _attacked_trial(
         return _looked(folder, wanted, kept, data, root, told(after, folder.name))
     what = json.dumps({"version": VERSION, **wanted.common}, sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # answers to other options are kept beside these
-    file, names = (
-        folder / f"attacks-{digest}.npz",
-        [one.name for one in conditions(wanted)] + [BLIND] * bool(wanted.attacks),
-    )
+    file = folder / f"attacks-{digest}.npz"
+    names = [one.name for one in conditions(wanted)] + [BLIND] * bool(wanted.attacks)
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
@@ -138,7 +135,7 @@ def _attacked_trial(
         before = {"ids": one.ids, "labels": one.labels, "share": share}
         keep(file, {"asked": wanted.common}, before | {f"answers/{name}": found for name, found in answers.items()})
     used = float(before["share"])
-    scored_by = {name: _scored(before["ids"], before["labels"], answers[name]) for name in names}
+    scored_by = answered(before["ids"], before["labels"], {name: answers[name] for name in names})
     return scored_by, None if math.isnan(used) else used
 
 
@@ -155,7 +152,7 @@ def _looked(
     looked: Looked = look(
         model, pictures, labels, wanted, references, known=known or (), device=default_accelerator(), after=after
     )
-    return answered(pictures, labels, looked.answers), looked.share
+    return answered(np.array(pictures.ids), labels.cpu().numpy(), looked.answers), looked.share
 
 
 def shown_of(
@@ -171,27 +168,12 @@ def shown_of(
     return model, pictures, labels, references
 
 
-def answered(pictures: Pictures, labels: Tensor, answers: Mapping[str, NDArray[np.int64]]) -> dict[str, Scored]:
-    """Answers under several conditions as splits, so that a study's own statistics apply."""
-    ids = np.array(pictures.ids)
-    return {name: _scored(ids, labels.cpu().numpy(), one) for name, one in answers.items()}
-
-
 def _subset(pictures: Pictures, labels: Tensor, count: int | None) -> tuple[Pictures, Tensor]:
     """A fixed stratified part of the pictures; the same for every model that has them."""
     if count is None or count >= len(pictures):
         return pictures, labels
     (rows,) = stratified(labels, (count,), Draws(0, "attacked"), what="--pictures")
     return pictures.take(rows), labels[rows.to(labels.device)]
-
-
-def _scored(ids: NDArray[np.str_], labels: NDArray[np.int64], answers: NDArray[np.int64]) -> Scored:
-    return Scored(ids, shown_by(ids.tolist()), labels, answers, np.zeros(len(ids)), 0.0)
-
-
-def told(after: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    """What hears of pictures done by one model."""
-    return None if after is None else lambda done, total: after(name, done, total)
 
 
 def _about(one: Condition, wanted: Asked) -> dict[str, Any]:

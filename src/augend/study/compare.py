@@ -207,7 +207,13 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *_reach(request, plans), *_flattered(plans), *main.notes, *_poorer(request, splits)],
+        "notes": [
+            *said,
+            *_reach(request, plans),
+            *_flattered(plans, reference),
+            *main.notes,
+            *_poorer(request, splits),
+        ],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
@@ -230,15 +236,15 @@ def _keeps_best(plan: Plan) -> bool:
     return any(phase.keep != "last" for phase in plan.phases)
 
 
-def _flattered(plans: Mapping[str, Plan]) -> list[str]:
+def _flattered(plans: Mapping[str, Plan], reference: str) -> list[str]:
+    """Who looks better on validation pictures than others do, and what `augend.study.results.decide` makes of it."""
     names = [plan.recipe for plan in plans.values() if _keeps_best(plan)]
     if not names or len(names) == len(plans):
         return []
-    those = "they are" if len(names) > 1 else "it is"
-    return [
-        f"{', '.join(names)}: the best weights are picked on validation pictures, which flatters these there; {those} "
-        "not advised beside recipes that keep their last"
-    ]
+    so = f"{', '.join(names)}: the best weights are picked on validation pictures, which flatters these there; "
+    if reference in names:
+        return [so + "the reference is one of them, so the advice favours them (--set PHASE.keep=last keeps the last)"]
+    return [so + f"{'they are' if len(names) > 1 else 'it is'} not advised beside recipes that keep their last"]
 
 
 def _reach(request: Request, plans: Mapping[str, Plan]) -> list[str]:

@@ -8,14 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from augend.contract import AugendError
 from augend.evaluate import grid as room
 from augend.evaluate.attacked import Asked, Sums
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
-from augend.study.attacked import Progress, answered, share_of, shown_of, told
+from augend.study.attacked import share_of, shown_of
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record
-from augend.study.shifted import other_data
+from augend.study.shifted import Progress, answered, other_data, told
 from augend.study.statistics import said
 
 __all__ = ["grid"]
@@ -89,4 +91,4 @@ def _looked(
     model, pictures, labels, references = shown_of(path, wanted, kept, data, root)
     assert references is not None
     found = room.look(model, pictures, labels, wanted, sums, references, device=default_accelerator(), after=after)
-    return answered(pictures, labels, found)
+    return answered(np.array(pictures.ids), labels.cpu().numpy(), found)

@@ -29,7 +29,18 @@ from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record, shown_by
 from augend.study.statistics import mean_of, said
 
-__all__ = ["Variation", "features_of_views", "model_of", "other_data", "pictures_of", "shift_trial", "shifted"]
+__all__ = [
+    "Progress",
+    "Variation",
+    "answered",
+    "features_of_views",
+    "model_of",
+    "other_data",
+    "pictures_of",
+    "shift_trial",
+    "shifted",
+    "told",
+]
 
 Progress = Callable[[str, int, int], None]
 Shown = tuple[Pictures, torch.Tensor]
@@ -59,7 +70,7 @@ def shifted(
     model = model_of(path)
     names = chosen(shifts, model.shape[0])
     shown = pictures_of(path, model, data, root, {})
-    found = _one(model, shown, names, None if after is None else lambda done, total: after(str(path), done, total))
+    found = _one(model, shown, names, told(after, str(path)))
     return {"model": str(path), "data": data, **found}
 
 
@@ -164,17 +175,17 @@ def shift_trial(
     if data is None and (arrays := kept_arrays(file, about)) is not None:
         answers = {name.removeprefix("answers/"): one for name, one in arrays.items() if name.startswith("answers/")}
         before: Variation = json.loads(str(arrays["variation"]))
-        return _splits(arrays["ids"], arrays["labels"], answers), before
+        return answered(arrays["ids"], arrays["labels"], answers), before
     model = model_of(folder)
     pictures, labels = pictures_of(folder, model, data, root, kept)
-    told = None if after is None else _said(after, folder.name)
-    looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), told)
+    said_to = told(after, folder.name)
+    looks = look(model, pictures, labels, shifting(chosen(shifts, model.shape[0]), model.shape), said_to)
     answers, moved = {name: logits.argmax(1) for name, logits in looks.logits.items()}, variation(looks)
     if data is None:
         arrays = {f"answers/{name}": one for name, one in answers.items()}
         arrays |= {"ids": np.array(pictures.ids), "labels": looks.labels, "variation": np.array(json.dumps(moved))}
         keep(file, about, arrays)
-    return _splits(np.array(pictures.ids), looks.labels, answers), moved
+    return answered(np.array(pictures.ids), looks.labels, answers), moved
 
 
 def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> NDArray[np.float32] | None:
@@ -195,15 +206,17 @@ def features_of_views(folder: Path, pictures: int, copies: int, kept: Kept) -> N
     return found.flatten(1).view(-1, copies, found[0].numel()).numpy()
 
 
-def _splits(
+def answered(
     ids: NDArray[np.str_], labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, Scored]:
+    """Answers under several conditions as splits, so that a study's own statistics apply."""
     shows, nothing = shown_by(ids.tolist()), np.zeros(len(ids))
     return {name: Scored(ids, shows, labels, one, nothing, 0.0) for name, one in answers.items()}
 
 
-def _said(after: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: after(name, done, total)
+def told(after: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """What hears of pictures done by one model."""
+    return None if after is None else lambda done, total: after(name, done, total)
 
 
 def _gathered(evidence: Evidence, apart: dict[str, list[Variation]]) -> dict[str, Any]:
