@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 
 from augend.checkpoint import read
 from augend.data import Split, load
-from augend.recipes import roles
+from augend.recipes.language import compose
+from augend.recipes.library import load as load_recipe
+from augend.recipes.resolve import asked_data
 from augend.runner import fitting, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
@@ -36,14 +39,30 @@ def train(
 
 
 @functools.cache
+def required(recipe: str) -> dict[str, str]:
+    """Values of the parameters that a recipe does not have: files of scores and of an order, for `SMALL`."""
+    files = Path(tempfile.mkdtemp(prefix="augend-required-"))
+    found: dict[str, str] = {}
+    for name in [key for key, value in compose(load_recipe(recipe)).params.items() if value == "required"]:
+        found[name] = str(files / f"{name}.{'json' if name == 'order' else 'csv'}")
+        train_ = _loaded(SMALL).train
+        lines = [f"{one},{0.1 * (n % 7)}\n" for n, one in enumerate(train_.ids)]
+        batches = [[(64 * step + n) * 7 % len(train_) for n in range(64)] for step in range(40)]
+        text = json.dumps({"batches": batches}) if name == "order" else "id,score\n" + "".join(lines)
+        Path(found[name]).write_text(text, encoding="utf-8")
+    return found
+
+
+@functools.cache
 def _loaded(data: str) -> Split:
     return load(data)
 
 
 def splits_of(job: Job) -> dict[str, Split]:
     """The job's data, read once for all tests."""
-    words = roles(job.recipe, data=job.data, overrides=job.overrides, params=job.params, settings=job.settings)
-    return {role: _loaded(text) for role, text in words.items()}
+    asked = asked_data(job.recipe, data=job.data, overrides=job.overrides, params=job.params, settings=job.settings)
+    splits = {role: _loaded(text) for role, text in asked.roles.items()}
+    return {**splits, "main": splits["main"].hold(asked.hold)} if asked.hold else splits
 
 
 def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:

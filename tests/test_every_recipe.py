@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from augend.recipes import Plan, known, resolved_words
 from augend.runner.assembly import build_networks, stage
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, resolve_job
-from runs import SMALL, Killed, finish, killed_at, killed_in, same_run, splits_of, train
+from runs import SMALL, Killed, finish, killed_at, killed_in, required, same_run, splits_of, train
 
 RECIPES = sorted(recipe.name for recipe in known())
 BUDGET = 24
@@ -27,7 +28,10 @@ def _model(recipe: str) -> str | None:
 
 
 def _job(recipe: str) -> Job:
-    return Job(data=SMALL, recipe=recipe, model=_model(recipe), budget=f"{BUDGET}step", settings="quick")
+    budget = f"{BUDGET}step"
+    return Job(
+        data=SMALL, recipe=recipe, model=_model(recipe), budget=budget, settings="quick", params=required(recipe)
+    )
 
 
 def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
@@ -48,7 +52,7 @@ def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resumes_to_the_same_bits(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
-    how = {"budget": f"{BUDGET}step", "settings": "quick", "model": _model(recipe)}
+    how = {"budget": f"{BUDGET}step", "settings": "quick", "model": _model(recipe), "params": required(recipe)}
     result = train(whole, recipe, **how)
     plan = resolve_job(_job(recipe), splits_of(_job(recipe)))
     steps = [phase.steps or 0 for phase in plan.phases]
@@ -78,7 +82,10 @@ def test_each_term_alone_moves_what_it_should(recipe: str) -> None:
         scene = stage(spec, networks, splits, seed=0)
         draws = Draws(0, spec.name, 0, spec.rows)
         scene.phase.draws = draws
-        batch = scene.batch(scene.order.next(0, spec.rows, scene.sources(0.0), 0.0), draws, 0.0)
+        if scene.sight is not None:
+            optimizer = torch.optim.SGD(scene.moving.values(), lr=0.1)
+            scene.sight.ready(optimizer, contextlib.nullcontext)
+        batch = scene.batch(scene.picks(0, draws, 0.0), draws, 0.0)
         reached: set[str] = set()
         for term in scene.phase(batch):
             for parameter in scene.moving.values():

@@ -77,7 +77,6 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
 def test_one_repeats_data_make_room_for_the_next() -> None:
     """Repeats split the same pictures anew; a study of many must not hold them all."""
     kept: Kept = {}
-    words = {"main": "digits:train=30,valid=10,test=10"}
     for repeat in (0, 0, 1):
-        load_splits(Job(data=words["main"], recipe="plain", repeat=repeat), words, kept=kept)
+        load_splits(Job(data="digits:train=30,valid=10,test=10", recipe="plain", repeat=repeat), kept=kept)
         assert [key[3] for key in kept] == [repeat]

@@ -22,12 +22,14 @@ __all__ = [
     "Augment",
     "Batch",
     "Component",
+    "Losses",
     "Mixing",
     "Order",
     "Pairing",
     "Picks",
     "Probe",
     "Saved",
+    "Taken",
     "Term",
 ]
 
@@ -59,6 +61,40 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What a batch costs under some weights.
+
+    Attributes:
+        terms: name -> weighted scalar; their sum is what is minimised.
+        rows: float32 ``(rows,)``, each row's own share of it, without a gradient; None where rows cannot be told apart.
+    """
+
+    terms: Mapping[str, Tensor]
+    rows: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar that is minimised."""
+        values = list(self.terms.values())
+        return sum(values[1:], values[0])
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that an order tried and that is the step: its gradients need not be computed again.
+
+    Attributes:
+        gradients: name of a weight -> its gradient, None where nothing reached it.
+        buffers: name -> what the forward made of a running statistic.
+        losses: of the batch, before the step.
+    """
+
+    gradients: Mapping[str, Tensor | None]
+    buffers: Mapping[str, Tensor]
+    losses: Losses
+
+
+@dataclass(frozen=True)
 class Picks:
     """Rows to train on: each row is made of one or more pictures.
 
@@ -66,11 +102,13 @@ class Picks:
         index: int64 ``(rows, sources)``, picture numbers within the phase's training data.
         copy: int64 ``(rows,)``, which of a finite augmentation's variants this row shows, or None (drawn).
         weight: float32 ``(rows,)``, weight of each row's loss, or None (all 1).
+        taken: what the step's forward and backward gave, where the order has done them as training would.
     """
 
     index: Tensor
     copy: Tensor | None = None
     weight: Tensor | None = None
+    taken: Taken | None = None
 
 
 @dataclass
@@ -105,14 +143,37 @@ class Batch:
 
 
 class Probe(Protocol):
-    """How an order sees the model without importing a room; made by the runner, or by the user of a bare loop."""
+    """How an order sees the model without importing a room; made by the runner, or by the user of a bare loop.
+
+    Attributes:
+        model: holds every weight and running statistic that a step may change.
+        optimizer: whose step is tried.
+        clip: largest gradient norm of a step, or None.
+        rank, ranks: candidates are shared out: this process looks at numbers rank, rank + ranks, …
+        held: how many held-out pictures there are to score on.
+    """
 
     model: nn.Module
     optimizer: Optimizer
+    clip: float | None
+    rank: int
+    ranks: int
+    held: int
 
-    def batch(self, picks: Picks) -> Batch: ...
-    def loss(self, params: Mapping[str, Tensor] | None, batch: Batch) -> Tensor: ...
-    def gather(self, scores: Tensor) -> Tensor: ...
+    def batch(self, picks: Picks, *, redrawn: bool = False) -> Batch:
+        """The pictures as the coming step would see them (`redrawn`: augmented by other random numbers)."""
+
+    def external(self, index: Tensor) -> Batch:
+        """Held-out pictures by their numbers, int64 ``(rows,)``, as validation sees them."""
+
+    def loss(self, state: Mapping[str, Tensor] | None, batch: Batch) -> Losses:
+        """Under the live weights, or with those in `state` in their place; modes are left as they are."""
+
+    def gather(self, scores: Tensor) -> Tensor:
+        """The sum of every rank's scores, each zero where a candidate was another's."""
+
+    def table(self, file: str) -> Tensor:
+        """float32 ``(size,)``: what a file says of each training picture."""
 
 
 @runtime_checkable

@@ -23,6 +23,14 @@ BUILTIN: dict[str, dict[str, str]] = {
     "order": {
         "shuffle": "augend.order.shuffle:Shuffle",
         "groups": "augend.order.groups:Groups",
+        "by-loss": "augend.order.scored:ByLoss",
+        "sample-by-loss": "augend.order.scored:SampleByLoss",
+        "by-delta": "augend.order.scored:ByDelta",
+        "by-score": "augend.order.scored:ByScore",
+        "random-scores": "augend.order.scored:RandomScores",
+        "infobatch": "augend.order.infobatch:InfoBatch",
+        "grab": "augend.order.grab:GraB",
+        "given": "augend.order.given:Given",
     },
     "augment": {
         "hflip": "augend.augment.geometry:HFlip",

@@ -43,7 +43,7 @@ class Groups(Shuffle):
         super().start(size, draws, probe, variants)
         self._draws, self._variants = draws, variants
 
-    def next(self, step: int, rows: int, sources: int, progress: float) -> Picks:
+    def next(self, step: int, rows: int, sources: int = 1, progress: float = 0.0) -> Picks:
         """The next groups; `rows` must be a multiple of `copies` (a resolved plan sees to it)."""
         if rows % self.copies or sources != 1:
             raise AugendError(f"groups: {rows} rows of {sources} pictures are no whole groups of {self.copies} copies")

@@ -34,7 +34,7 @@ class Shuffle:
         self._epochs = Epochs(size, draws)
         self._position = 0
 
-    def next(self, step: int, rows: int, sources: int, progress: float) -> Picks:
+    def next(self, step: int, rows: int, sources: int = 1, progress: float = 0.0) -> Picks:
         """The next rows; each of `sources` pictures."""
         index = self._epochs.at(self._position, rows * sources)
         self._position += rows * sources

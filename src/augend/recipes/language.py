@@ -40,6 +40,7 @@ class Composed:
         lineage: (name, names of its phases) of this recipe and those it is like, itself first.
         params: declared parameters with their defaults ("required" where there is none), the built-in ones left out.
         data: role -> what it is bound to.
+        hold: name of a piece that is cut from the main training pictures -> share or number of them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Composed:
     lineage: tuple[tuple[str, tuple[str, ...]], ...]
     params: Mapping[str, Any]
     data: Mapping[str, str]
+    hold: Mapping[str, float | int]
     networks: Mapping[str, Mapping[str, Any]]
     result: tuple[str, ...]
     phases: tuple[Mapping[str, Any], ...]
@@ -63,6 +65,7 @@ class Composed:
             "title": self.title if self.title != self.name else None,
             "params": dict(self.params),
             "data": {role: text for role, text in self.data.items() if role != "main"},
+            "hold": {name: f"{100 * n:g}%" if isinstance(n, float) else n for name, n in self.hold.items()},
             "networks": {name: dict(network) for name, network in self.networks.items()},
             "result": list(self.result),
             "phases": [dict(phase) for phase in self.phases],
@@ -90,6 +93,7 @@ def compose(recipe: Recipe) -> Composed:
         (),
         {},
         {"main": "$data"},
+        {},
         {"net": {"model": "$model", "weights": "$weights"}},
         ("net",),
         (),
@@ -114,6 +118,7 @@ def _apply(recipe: Recipe, to: Composed) -> Composed:
         to,
         params={**to.params, **own.params},
         data={**to.data, **own.data},
+        hold={**to.hold, **own.hold},
         networks={**to.networks, **own.networks},
         result=own.result if own.result is not None else to.result,
         phases=tuple(phases),

@@ -132,6 +132,7 @@ class Plan:
         recipe: its name; `title`: its plain title ("freeze, then augment").
         result: networks that are evaluated and exported; the first is the headline.
         roles: data role -> the name or path of its data set.
+        hold: piece that is cut from the main training pictures -> share (float) or number (int) of them.
         budget: steps of all phases together (None while a plateau phase has no budget to fit in).
         monitor: what is looked at beside training, or None.
     """
@@ -144,6 +145,7 @@ class Plan:
     phases: tuple[PhasePlan, ...]
     budget: int | None
     monitor: MonitorPlan | None = None
+    hold: Mapping[str, float | int] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def phase(self, name: str) -> PhasePlan:

@@ -75,6 +75,7 @@ class Resolving:
             phases=tuple(phases),
             budget=self._budget(budget, fallback, phases),
             monitor=self._monitor(networks),
+            hold=dict(self.recipe.hold),
         )
         return resolve_steps(plan, self.sizes)
 

@@ -17,10 +17,23 @@ from augend.recipes.plan import Plan
 from augend.recipes.planning import Resolving, data_word
 from augend.recipes.reading import Place
 
-__all__ = ["check", "resolve", "resolved_words", "roles", "settings_rate"]
+__all__ = ["Asked", "asked_data", "check", "resolve", "resolved_words", "roles", "settings_rate"]
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 SettingsLike = str | Path | Mapping[str, Any] | Settings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What data a recipe asks for, before they are loaded; a `Plan` says the same of itself.
+
+    Attributes:
+        roles: role -> data set.
+        hold: piece that is cut from the main training pictures -> share or number of them.
+    """
+
+    roles: Mapping[str, str]
+    hold: Mapping[str, float | int]
 
 
 @dataclass(frozen=True)
@@ -67,14 +80,30 @@ def roles(
     params: Mapping[str, Any] | None = None,
     settings: SettingsLike = "good-practice",
 ) -> dict[str, str]:
-    """Role -> data set, of the roles that the recipe uses; what must be loaded before `resolve`.
+    """Role -> data set, of the roles that the recipe uses.
 
     >>> roles("transfer-none", data="cifar10", params={"base": "cifar100"})
     {'main': 'cifar10', 'base': 'cifar100'}
     """
+    asked = asked_data(recipe, data=data, model=model, overrides=overrides, params=params, settings=settings)
+    return dict(asked.roles)
+
+
+def asked_data(
+    recipe: RecipeLike,
+    *,
+    data: str,
+    model: str | Mapping[str, Any] = "auto",
+    overrides: Sequence[str] = (),
+    params: Mapping[str, Any] | None = None,
+    settings: SettingsLike = "good-practice",
+) -> Asked:
+    """What must be loaded before `resolve`."""
     builtin = {"data": data, "model": model, "weights": None, "base": "$data", "split": "auto"}
     bound = _bound(recipe, settings, overrides, params, builtin).recipe
-    return {role: data_word(text, bound.place.at(f"data.{role}")) for role, text in bound.data.items()}
+    return Asked(
+        {role: data_word(text, bound.place.at(f"data.{role}")) for role, text in bound.data.items()}, bound.hold
+    )
 
 
 def settings_rate(

@@ -132,13 +132,17 @@ def _params(value: object) -> dict[str, Any]:
 
 
 class RecipeWords(Words):
-    """A recipe as its file has it; `title` is its plain title ("freeze, then augment"), `when` says when to use it."""
+    """A recipe as its file has it; `title` is its plain title ("freeze, then augment"), `when` says when to use it.
+
+    `hold` cuts pieces from the main training pictures, which no phase trains on; an order may score on ``external``.
+    """
 
     like: Text | None = None
     title: Text = ""
     when: Text = ""
     params: Annotated[Mapping[str, Any], PlainValidator(_params)] = Field(default_factory=dict)
     data: Annotated[Mapping[str, str], PlainValidator(_roles)] = Field(default_factory=dict)
+    hold: Annotated[Mapping[str, float | int], PlainValidator(words.held)] = Field(default_factory=dict)
     networks: Annotated[Mapping[str, dict[str, Any]], PlainValidator(_named)] = Field(default_factory=dict)
     result: Annotated[tuple[str, ...] | None, PlainValidator(words.names)] = None
     phases: Annotated[list[dict[str, Any]], PlainValidator(_phases)] | None = None

@@ -142,6 +142,23 @@ def size(value: object) -> int | Multiple:
         raise wrong(value, "a whole number from 1, or a multiple of the settings' value such as 2x or 0.6x") from None
 
 
+def held(value: object) -> dict[str, float | int]:
+    """Pieces cut from the main training pictures, by name: ``{external: 10%}``, ``{external: 500}``."""
+    if not isinstance(value, Mapping):
+        raise wrong(value, "{NAME: 10%}, or {NAME: a number of pictures}")
+    found: dict[str, float | int] = {}
+    for key, amount in value.items():
+        share = _UNTIL.fullmatch(amount) if isinstance(amount, str) else None
+        if share is not None and share[2] == "%" and 0 < float(share[1]) < 100:
+            found[name(key)] = float(share[1]) / 100
+        else:
+            try:
+                found[name(key)] = whole(amount)
+            except ValueError:
+                raise wrong(amount, "a share above 0% and below 100%, or a number of pictures from 1") from None
+    return found
+
+
 def component(value: object) -> Component:
     """A word alone, or one word with its options: ``shuffle``, ``{groups: {copies: 3}}``, ``{mlp: [32]}``."""
     if isinstance(value, str):

@@ -106,7 +106,7 @@ def real_pictures(origin: Origin, most: int = 64) -> Tensor:
         raise AugendError("there is no run beside the model that says which pictures it was trained on")
     job = Job.from_json(asked["job"])
     plan = read_plan(origin.run) if origin.run is not None else None
-    split = load_splits(job, None if plan is None else plan.roles)["main"]
+    split = load_splits(job, plan)["main"]
     pictures = next(part for part in (split.test, split.valid, split.train) if len(part))
     step = max(1, len(pictures) // most)
     return pictures.take(list(range(0, len(pictures), step))[:most]).pixels[:]  # of a streamed set: read now

@@ -129,7 +129,7 @@ def _stored(run: Path, ids: Sequence[str]) -> list[str] | None:
         return None
     try:
         job = Job.from_json(RunFolder(run).read("run.json")["job"])
-        test = load_splits(job, plan.roles)["main"].test
+        test = load_splits(job, plan)["main"].test
     except (AugendError, KeyError, TypeError):
         return None
     place = {name: number for number, name in enumerate(test.ids)}

@@ -20,7 +20,7 @@ from augend.augment.chain import Chain
 from augend.augment.mix import places, soft_targets, with_partners
 from augend.augment.network import Apply
 from augend.augment.pairs import Scales
-from augend.contract import AugendError, Batch, Component, Order, Picks
+from augend.contract import AugendError, Batch, Component, Order, Picks, Taken
 from augend.data.pictures import Pictures, Split
 from augend.data.rows import centred
 from augend.models import build as build_model
@@ -32,6 +32,7 @@ from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.reading import Place
 from augend.runner.outputs import Phase, computed_from
+from augend.runner.sight import Sight
 from augend.stages.networks import Networks, stage_of
 from augend.stages.shelf import Placed
 
@@ -158,6 +159,7 @@ class Scene:
     scales: dict[str, Scales] = field(default_factory=dict)  # network -> what its pairs were standardised by
     channels_last: bool = False
     lap: Callable[[str], None] = field(default=lambda part: None)  # the ledger's clock
+    sight: Sight | None = None  # how the order sees the networks, where it asks
 
     def sources(self, progress: float) -> int:
         """Pictures a row."""
@@ -181,6 +183,31 @@ class Scene:
     def reaches(self) -> bool:
         """Whether some view crops out of the margin around the pictures."""
         return self.pictures.margin and any(chain.reaches for chain in self.chains.values())
+
+    def picks(self, step: int, draws: Draws, progress: float) -> Picks:
+        """What the order chooses for a step; `draws` are those of the whole batch."""
+        if self.sight is not None:
+            self.sight.at(draws, progress)
+        return self.order.next(step, self.spec.rows, self.sources(progress), progress)
+
+    def tell(self, picks: Picks) -> None:
+        """Let the order hear of a step what it asks for, once its gradients are there."""
+        if not self.order.hears:
+            return
+        gradient = None
+        if "gradient" in self.order.hears:
+            gradient = torch.cat([p.grad.flatten().float() for p in self.moving.values() if p.grad is not None])
+        self.order.feedback(picks, loss=self.phase.row_loss, gradient=gradient)
+
+    def adopt(self, taken: Taken) -> Mapping[str, Tensor]:
+        """Make a step that the order has tried the step: its gradients, running statistics and terms."""
+        for name, parameter in self.phase.named_parameters():
+            if name in taken.gradients:
+                parameter.grad = taken.gradients[name]
+        buffers = dict(self.phase.named_buffers())
+        for name, value in taken.buffers.items():
+            buffers[name].copy_(value)
+        return taken.losses.terms
 
     def batch(self, picks: Picks, draws: Draws, progress: float) -> Batch:
         """What a step sees: pictures fetched, every view drawn and applied.
@@ -308,7 +335,7 @@ class Scene:
 
     def _view(self, chain: Chain, x: Tensor, params: Tensor | None) -> Tensor:
         x = self._seen(chain, x)
-        return self._laid_out(to_float(x) if params is None else chain.apply(x, params))
+        return self.laid_out(to_float(x) if params is None else chain.apply(x, params))
 
     def _seen(self, chain: Chain, x: Tensor) -> Tensor:
         """What a view is given: pictures with their margin, or their middle."""
@@ -323,9 +350,10 @@ class Scene:
             pixels, labels = pixels[:, :1], labels[:, :1]
         table = soft_targets(labels.flatten(), self.phase.classes)
         mixed, targets = chain.mixed(self._seen(chain, pixels.flatten(0, 1)), table, params, parts)
-        return self._laid_out(mixed), targets
+        return self.laid_out(mixed), targets
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Pictures in the run's memory format."""
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
 
     def _bank_rows(self, pictures: Tensor, params: Tensor | None, view: str) -> Tensor:
@@ -368,8 +396,13 @@ def stage(
     order: Order = lookup("order", spec.order.word)(**spec.order.options)
     finite = [chain.variants for chain in chains.values()]
     variants = None if any(v is None for v in finite) else max(v for v in finite if v is not None)
-    order.start(len(pictures), Draws(seed, f"{spec.name}/order"), None, variants)
-    return Scene(spec, phase, order, chains, inner, pictures, moving, variants, channels_last=channels_last)
+    scene = Scene(spec, phase, order, chains, inner, pictures, moving, variants, channels_last=channels_last)
+    if getattr(order, "sees", False):
+        held = split.held.get("external")
+        scene.sight = Sight(scene, held if held is None or spec.size is None else held.resized(spec.size))
+    phase.hear_rows = scene.sight is not None or "loss" in order.hears
+    order.start(len(pictures), Draws(seed, f"{spec.name}/order"), scene.sight, variants)
+    return scene
 
 
 def _chain(components: Any, size: tuple[int, int] | None = None) -> Chain:

@@ -10,24 +10,61 @@ import torch
 from torch import Tensor
 
 from augend.contract import Batch, Picks
-from augend.cost import count_flops
+from augend.cost import Flops, count_flops
+from augend.order.scoring import Passes
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
 from augend.stages.networks import Networks
 
 __all__ = ["StepCost", "filling_flops", "step_cost"]
 
-_COUNTED: dict[str, int] = {}  # a study's trials share their phases, so a process counts each shape once
+_COUNTED: dict[str, Flops] = {}  # a study's trials share their phases, so a process counts each shape once
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of one step over all ranks: passes through networks, and FLOPs (one multiply-add is 2)."""
+    """Cost of one step over all ranks: passes through networks, and FLOPs (one multiply-add is 2).
+
+    Attributes:
+        forward, backward: passes of the batch.
+        counted: FLOPs of its forward and of its backward.
+        copies: rows that show the same picture.
+        rows: of the batch.
+        held: FLOPs of one held-out picture's forward, where an order scores on such.
+    """
 
     forward: int
     backward: int
-    flops: int
+    counted: Flops
     copies: int
+    rows: int
+    held: int = 0
+
+    @property
+    def flops(self) -> int:
+        """Of the step itself."""
+        return self.counted.total
+
+    def scores(self, passes: Passes) -> float:
+        """FLOPs of what an order computes for its scores."""
+        own = self.counted.forward * passes.forward + self.counted.backward * passes.backward
+        return own + self.held * passes.held
+
+    def charged(self, scene: Scene, picks: Picks) -> dict[str, int]:
+        """Passes and FLOPs of a step that was taken, what the order computed for its scores included.
+
+        A step that the order had tried was computed then, and is not charged twice.
+        """
+        sight = scene.sight
+        if sight is None:
+            return {"forward": self.forward, "backward": self.backward, "flops": self.flops}
+        looked, own = sight.looked, picks.taken is None
+        passes = Passes(looked.forward / self.rows + own, looked.backward / self.rows + own, looked.held)
+        return {
+            "forward": round(self.forward * passes.forward + looked.held / self.rows),
+            "backward": round(self.backward * passes.backward),
+            "flops": round(self.scores(passes)),
+        }
 
     def pictures(self, picks: Picks) -> int:
         """Pictures a step sees: rows x sources, or the distinct pictures of groups."""
@@ -44,13 +81,26 @@ def step_cost(scene: Scene, batch: Batch) -> StepCost:
     if key not in _COUNTED:
         gather, phase.gather = phase.gather, None
         try:
-            _COUNTED[key] = count_flops(phase, _full(batch), backward=True).total
+            _COUNTED[key] = count_flops(phase, _full(batch), backward=True)
         finally:
             phase.gather = gather
     moving = sum(phase.networks.first_moving(route.name) is not None for route in phase.routes)
     run = sum(not (route.name in scene.banks and route.cut == "") for route in phase.routes)
     share = scene.spec.rows / len(batch.ids)
-    return StepCost(run, moving, round(_COUNTED[key] * share), getattr(scene.order, "copies", 1))
+    counted = Flops(round(_COUNTED[key].forward * share), round(_COUNTED[key].backward * share))
+    copies = getattr(scene.order, "copies", 1)
+    return StepCost(run, moving, counted, copies, scene.spec.rows, _held_flops(scene))
+
+
+def _held_flops(scene: Scene) -> int:
+    """FLOPs of one held-out picture's forward."""
+    if scene.sight is None or not scene.sight.held:
+        return 0
+    outside = scene.sight.outside
+    key = repr(("held", {name: str(network) for name, network in outside.networks.items()}, scene.pictures.shape))
+    if key not in _COUNTED:
+        _COUNTED[key] = count_flops(outside, scene.sight.external(torch.zeros(1, dtype=torch.int64)), backward=False)
+    return _COUNTED[key].forward
 
 
 def _full(batch: Batch) -> Batch:
@@ -89,12 +139,12 @@ def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[s
             with torch.no_grad():
                 x = torch.zeros(1, *shape, device=device)
                 x = x if taken is None else networks.tensor(taken, x)
-            _COUNTED[key] = count_flops(Whole(name), x, backward=False).total // 2
+            _COUNTED[key] = count_flops(Whole(name), x, backward=False)
         weights = [*network.parameters(), *network.buffers()]
         found[name] = {
             "parameters": sum(p.numel() for p in network.parameters()),
             "bytes": sum(t.numel() * t.element_size() for t in weights),
-            "macs": _COUNTED[key],
+            "macs": _COUNTED[key].forward // 2,
         }
     return found
 

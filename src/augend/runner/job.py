@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augend.contract import AugendError
 from augend.data import load as load_data
@@ -22,6 +22,9 @@ from augend.runner.grids import write_grids
 from augend.runner.hardware import Hardware, describe, main_rank, program
 from augend.runner.keeper import Listener, silent
 from augend.runner.loop import run
+
+if TYPE_CHECKING:
+    from augend.recipes.resolve import Asked
 
 __all__ = ["Job", "Kept", "check_plan", "join", "load_splits", "resolve_job", "resume", "start"]
 
@@ -86,20 +89,21 @@ Kept = dict[tuple[Any, ...], Split]
 
 def load_splits(
     job: Job,
-    words: Mapping[str, str] | None = None,
+    asked: Asked | Plan | None = None,
     progress: Progress | None = None,
     kept: Kept | None = None,
 ) -> dict[str, Split]:
-    """The data of every role that the recipe uses (or of the roles given: a begun run needs its recipe's file no more).
+    """The data of every role that the recipe uses.
 
     Args:
+        asked: what these are; of a begun run its plan, so that the recipe's file is needed no more.
         progress: called with (files done, files in all) while a folder is decoded.
         kept: sets that need not be read again; what is read is put there. Roles that name one set share it. One repeat's
             sets make room for the next one's.
     """
-    from augend.recipes import roles
+    from augend.recipes.resolve import asked_data
 
-    words = words or roles(
+    asked = asked or asked_data(
         job.recipe,
         data=job.data,
         model=job.model or "auto",
@@ -107,6 +111,7 @@ def load_splits(
         params=job.params,
         settings=job.settings,
     )
+    words = asked.roles
     kept = {} if kept is None else kept
 
     def read(text: str) -> Split:
@@ -130,7 +135,8 @@ def load_splits(
         return kept[key]
 
     splits = {role: read(text) for role, text in words.items()}
-    return {**splits, "main": _trained_on(splits["main"], job)}
+    main = _trained_on(splits["main"], job)
+    return {**splits, "main": main.hold(asked.hold) if asked.hold else main}
 
 
 def _trained_on(split: Split, job: Job) -> Split:
@@ -236,7 +242,7 @@ def join(path: str | Path, splits: Mapping[str, Split] | None = None) -> dict[st
     for plugin in job.plugins:
         load_plugin(plugin)
     plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
-    splits = load_splits(job, plan.roles) if splits is None else splits
+    splits = load_splits(job, plan) if splits is None else splits
     return run(plan, splits, folder, seed=job.seed + job.repeat, hardware=Hardware(**asked["hardware"]))
 
 
@@ -266,7 +272,7 @@ def resume(
             if before.get(key) != now[key]:
                 listen("note", {"text": f"{key} was {before.get(key)!r} and is {now[key]!r}: the last bits may differ"})
         plan = Plan.from_json((folder.path / "plan.json").read_text(encoding="utf-8"))
-        splits = load_splits(job, plan.roles) if splits is None else splits
+        splits = load_splits(job, plan) if splits is None else splits
         for role, split in splits.items():
             if split.record()["digest"] != asked["data"][role]["digest"]:
                 raise AugendError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from augend.contract import AugendError
 from augend.data.pictures import Split
@@ -63,8 +64,8 @@ def run(
             if spec.fit is not None:
                 fit_phase(scene, keeper)
                 continue
-            scene.phase.hear_rows = "loss" in scene.order.hears
             optimizer = keeper.equip(scene)
+            _open(scene, optimizer, hardware, fabric)
             _cache(scene, keeper, spec.steps)
             standardise(scene)
             keeper.first_look()
@@ -75,36 +76,34 @@ def run(
             for step in range(keeper.at.step, spec.steps):
                 progress = step / spec.steps
                 draws = Draws(seed, spec.name, step, spec.rows)
-                picks = scene.order.next(step, spec.rows, scene.sources(progress), progress)
+                factor = keeper.rate * rate(spec.schedule, keeper.at.segment_step, segment_steps)
+                for group in optimizer.param_groups:  # before the order looks: what it tries is the coming step
+                    group["lr"] = factor * group["initial_lr"]
+                picks = scene.picks(step, draws, progress)
                 keeper.ledger.lap("order")
-                batch = scene.batch(picks, _local(draws, fabric), progress)
+                if picks.taken is None or cost is None:
+                    batch = scene.batch(picks, _local(draws, fabric), progress)
                 if cost is None:
                     cost = step_cost(scene, batch)
                     keeper.ledger.restart()  # counting is not training
-                seed_default_generators(draws.child(f"model/{fabric.global_rank}").key)
-                scene.phase.draws = draws
-                with hardware.autocast():
-                    terms = forward(batch)
-                backward(_sum(terms))
+                if picks.taken is None:
+                    seed_default_generators(draws.child(f"model/{fabric.global_rank}").key)
+                    scene.phase.draws = draws
+                    with hardware.autocast():
+                        terms = forward(batch)
+                    backward(_sum(terms))
+                else:
+                    terms = scene.adopt(picks.taken)
                 if step == keeper.first_step:
                     _check_gradients(scene)
                 if spec.clip is not None:
                     torch.nn.utils.clip_grad_norm_(list(scene.moving.values()), spec.clip)
-                factor = keeper.rate * rate(spec.schedule, keeper.at.segment_step, segment_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = factor * group["initial_lr"]
+                scene.tell(picks)
                 optimizer.step()
                 optimizer.zero_grad()
                 keeper.average.update()
-                scene.order.feedback(picks, loss=scene.phase.row_loss, gradient=None)
                 keeper.ledger.lap("step")
-                keeper.ledger.charge(
-                    rows=spec.rows,
-                    pictures=cost.pictures(picks),
-                    forward=cost.forward,
-                    backward=cost.backward,
-                    flops=cost.flops,
-                )
+                keeper.ledger.charge(rows=spec.rows, pictures=cost.pictures(picks), **cost.charged(scene, picks))
                 if keeper.after(terms):
                     break
             work_in(scene)
@@ -119,6 +118,17 @@ def run(
 def _segment_steps(plan: Plan, segment: int) -> int:
     """Steps of an optimizer's whole life, as far as known (a plateau's rate is constant or keeps its own state)."""
     return max(1, sum(phase.steps or 0 for phase in plan.phases if phase.segment == segment))
+
+
+def _open(scene: Scene, optimizer: Optimizer, hardware: Hardware, fabric: Any) -> None:
+    """Let the order see, where it asks; refuse what it cannot hear on several ranks."""
+    if scene.sight is not None:
+        scene.sight.ready(optimizer, hardware.autocast, fabric)
+    if fabric.world_size > 1 and "loss" in scene.order.hears:
+        raise AugendError(
+            f"phase {scene.spec.name!r}: order {scene.spec.order.word} hears the loss of every row, and each rank knows its "
+            "own rows alone; use one rank"
+        )
 
 
 def _local(draws: Draws, fabric: Any) -> Draws:

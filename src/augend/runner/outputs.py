@@ -346,11 +346,11 @@ class Phase(nn.Module):
             raise AugendError(
                 f"term {planned.name!r} returned a scalar inside a recipe; it must return one value a row, (rows,)"
             )
+        if self.hear_rows and not planned.coupled:
+            heard = rows.detach() * planned.weight  # a row's own loss, however much the row counts
+            self.row_loss = heard if self.row_loss is None else self.row_loss + heard
         if batch.weight is not None and gather is None:
             rows = rows * batch.weight
-        if self.hear_rows:
-            heard = rows.detach()
-            self.row_loss = heard if self.row_loss is None else self.row_loss + heard
         # ranks may hold unequal parts of the batch, and gradients are averaged over ranks
         share = (1 if gather is not None else self.ranks) / self.rows
         loss: Tensor = rows.mean() if self.ranks == 1 else rows.sum() * share

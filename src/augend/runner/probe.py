@@ -82,20 +82,27 @@ def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
     """A function that takes one training step of a scene with an optimizer of its own, and returns its loss."""
     spec = scene.spec
     optimizer = build_optimizer(spec.optimizer, scene.moving)
+    if scene.sight is not None:
+        scene.sight.ready(optimizer, hardware.autocast)
     count = iter(range(1 << 30))
 
     def step() -> float:
         number = next(count)
         draws = Draws(0, spec.name, number, spec.rows)
         progress = number % PLACES / PLACES  # what follows the phase's progress costs what it does on the whole
-        picks = scene.order.next(number, spec.rows, scene.sources(progress), progress)
-        batch = scene.batch(picks, draws, progress)
-        scene.phase.draws = draws
-        with hardware.autocast():
-            terms = scene.phase(batch)
-        loss = sum(terms.values())
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()  # type: ignore[no-untyped-call]
+        picks = scene.picks(number, draws, progress)
+        if picks.taken is not None:
+            loss = sum(scene.adopt(picks.taken).values())
+            assert isinstance(loss, torch.Tensor)
+        else:
+            batch = scene.batch(picks, draws, progress)
+            scene.phase.draws = draws
+            with hardware.autocast():
+                terms = scene.phase(batch)
+            loss = sum(terms.values())
+            assert isinstance(loss, torch.Tensor)
+            loss.backward()  # type: ignore[no-untyped-call]
+        scene.tell(picks)
         optimizer.step()
         optimizer.zero_grad()
         return float(loss.detach())

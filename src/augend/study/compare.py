@@ -21,7 +21,7 @@ from augend.names import load_plugin
 from augend.recipes.library import Recipe, load, parent, read_file
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
-from augend.recipes.resolve import settings_rate
+from augend.recipes.resolve import Asked, settings_rate
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
 from augend.runner.job import Kept, check_plan, load_splits, resolve_job
@@ -172,9 +172,9 @@ def plan_study(
     first = request.recipes[0]
     hardware = _hardware(request, plans[first], splits[first])
     main = splits[first]["main"]
-    if request.poorer:  # rows have less, each its own; the record is of what there is
-        whole = dataclasses.replace(request, poorer={})
-        main = load_splits(whole.job(first, 0), None, progress, kept)["main"]
+    if request.poorer or any(plan.hold for plan in plans.values()):  # some have less; the record is of what there is
+        whole = dataclasses.replace(request, poorer={}).job(first, 0)
+        main = load_splits(whole, Asked({"main": whole.data}, {}), progress, kept)["main"]
     counts = main.train.counts(len(main.classes))
     metric = request.metric
     if metric == "auto":

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 from augend.contract import AugendError
 from augend.data.pictures import Split
+from augend.order.scored import SampleByLoss, Scored
+from augend.order.scoring import Passes
+from augend.order.shuffle import Shuffle
 from augend.randomness import Draws
 from augend.recipes.plan import Plan
 from augend.runner.assembly import build_networks, stage
@@ -24,9 +27,14 @@ def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]
     found = []
     for spec in plan.phases:
         scene = stage(spec, networks, splits, seed=0)
-        picks = scene.order.next(0, spec.rows, scene.sources(0.0), 0.0)
-        batch = scene.batch(picks, Draws(0, spec.name, 0, spec.rows), 0.0)
-        found.append((spec.steps or 0, step_cost(scene, batch).flops))
+        sources = scene.sources(0.0)
+        order = Shuffle() if scene.sight is not None else scene.order
+        if scene.sight is not None:  # an order that scores needs an optimizer; what it picks has the same shapes
+            order.start(len(scene.pictures), Draws(0, "shapes"), None, None)
+        batch = scene.batch(order.next(0, spec.rows, sources, 0.0), Draws(0, spec.name, 0, spec.rows), 0.0)
+        cost = step_cost(scene, batch)
+        looked = scene.order.passes(spec.rows, sources) if isinstance(scene.order, Scored | SampleByLoss) else Passes()
+        found.append((spec.steps or 0, round(cost.flops + cost.scores(looked))))
     return found
 
 

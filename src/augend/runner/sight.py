@@ -1,0 +1,171 @@
+"""How an order sees the network that is being trained: the runner's probe. What it computes is counted, for the ledger."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from augend.address import Address
+from augend.contract import AugendError, Batch, Component, Losses, Picks
+from augend.data.pictures import Pictures
+from augend.names import lookup
+from augend.pixels import to_float
+from augend.randomness import Draws, seed_default_generators
+from augend.recipes.plan import TermPlan
+from augend.runner.outputs import Phase
+
+if TYPE_CHECKING:
+    from augend.runner.assembly import Scene
+
+__all__ = ["Looked", "Sight"]
+
+
+@dataclass
+class Looked:
+    """What was computed for scores: rows through the phase's forward, through its backward, and held-out rows."""
+
+    forward: int = 0
+    backward: int = 0
+    held: int = 0
+
+
+class _HeldBatch(Batch):
+    """Held-out pictures: another phase's, with the same networks."""
+
+
+class Sight:
+    """A probe on a scene. `ready` and `at` are the runner's to call: once a phase, and before every step.
+
+    Args:
+        scene: of the phase.
+        held: the pictures held out under the name `external`, if any.
+    """
+
+    def __init__(self, scene: Scene, held: Pictures | None) -> None:
+        self._scene, self._pictures = scene, held
+        self.held = 0 if held is None else len(held)
+        self.model: nn.Module = scene.phase
+        self.clip = scene.spec.clip
+        self.rank, self.ranks = 0, 1
+        self.looked = Looked()
+        self._autocast: Callable[[], AbstractContextManager[object]] | None = None
+        self._sum: Callable[[Tensor], Tensor] = lambda scores: scores
+
+    def ready(
+        self, optimizer: Optimizer, autocast: Callable[[], AbstractContextManager[object]], fabric: Any | None = None
+    ) -> None:
+        """The optimizer whose steps are tried, the precision they are taken in, and the other ranks."""
+        self.optimizer, self._autocast = optimizer, autocast
+        if fabric is not None and fabric.world_size > 1:
+            coupled = self._scene.phase.coupled
+            if coupled:
+                raise AugendError(
+                    f"phase {self._scene.spec.name!r}: {coupled[0]} compares rows of all ranks, and each candidate is scored "
+                    "on one; use one rank, or order: shuffle"
+                )
+            self.rank, self.ranks = fabric.global_rank, fabric.world_size
+            self._sum = lambda scores: fabric.all_reduce(scores, reduce_op="sum")
+
+    def at(self, draws: Draws, progress: float) -> None:
+        """The coming step: its random numbers, and how far the phase has come."""
+        self._draws, self._progress, self.looked = draws, progress, Looked()
+
+    def batch(self, picks: Picks, *, redrawn: bool = False) -> Batch:
+        """The whole batch, as the coming step would see it."""
+        scene = self._scene
+        draws = (self._draws.child("redrawn") if redrawn else self._draws).rows(torch.arange(len(picks.index)))
+        lap, scene.lap = scene.lap, lambda part: None  # what is done for scores is charged to the order
+        try:
+            return scene.batch(picks, draws, self._progress)
+        finally:
+            scene.lap = lap
+
+    def external(self, index: Tensor) -> Batch:
+        """Held-out pictures, plain."""
+        assert self._pictures is not None
+        labels = self._pictures.labels
+        pixels, _ = self._pictures.fetch(index[:, None].to(labels.device))
+        return _HeldBatch({"x": self._scene.laid_out(to_float(pixels[:, 0]))}, labels[index.to(labels.device)], index)
+
+    @functools.cached_property
+    def outside(self) -> Phase:
+        """The phase that sees held-out pictures: cross-entropy of the network that is trained."""
+        scene = self._scene
+        network = scene.spec.train[0].network
+        term = TermPlan("held", Component("cross-entropy", {}), 1.0, (Address(network, "", "x"),))
+        spec = dataclasses.replace(scene.spec, views={"x": ()}, terms=(term,))
+        made = lookup("objective", "cross-entropy")(reduction="none")
+        return Phase(scene.phase.networks, spec, {"held": made}, classes=scene.phase.classes)
+
+    def loss(self, state: Mapping[str, Tensor] | None, batch: Batch) -> Losses:
+        """Of a whole batch; dropout draws what the coming step would draw."""
+        assert self._autocast is not None, "ready() comes first"
+        outside = isinstance(batch, _HeldBatch)
+        phase = self.outside if outside else self._scene.phase
+        rows = len(batch.targets)
+        if outside:
+            self.looked.held += rows
+        else:
+            self.looked.forward += rows
+            self.looked.backward += rows * torch.is_grad_enabled()
+        seed_default_generators(self._draws.child(f"model/{self.rank}").key)
+        phase.draws = self._draws
+        ranks, gather = phase.ranks, phase.gather
+        phase.ranks, phase.gather = 1, None  # the whole batch is here
+        try:
+            with self._autocast():
+                terms = phase(batch) if state is None else torch.func.functional_call(phase, dict(state), (batch,))
+        finally:
+            phase.ranks, phase.gather = ranks, gather
+        return Losses(terms, phase.row_loss)
+
+    def gather(self, scores: Tensor) -> Tensor:
+        """Every rank's scores, and what every rank has looked at."""
+        if self.ranks == 1:
+            return scores
+        counts = torch.tensor([self.looked.forward, self.looked.backward, self.looked.held], dtype=torch.float64)
+        whole = self._sum(torch.cat([scores.double().cpu(), counts]))
+        self.looked = Looked(*(int(value) for value in whole[len(scores) :]))
+        return whole[: len(scores)].to(scores.dtype)
+
+    def table(self, file: str) -> Tensor:
+        """A file's scores, by the pictures' ids."""
+        return read_scores(file, self._scene.pictures)
+
+
+def read_scores(file: str, pictures: Pictures) -> Tensor:
+    """float32 ``(n,)``: one score a picture, from a CSV file with the columns id and score.
+
+    Raises:
+        AugendError: there is no such file, it lacks a column or a picture, or a score is no number.
+    """
+    path = Path(file)
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            found = {row["id"]: float(row["score"]) for row in csv.DictReader(lines)}
+    except FileNotFoundError:
+        raise AugendError(
+            f"scores {path}: there is no such file; write one with: augend evaluate RUN --scores {path}"
+        ) from None
+    except (KeyError, ValueError, TypeError, OSError, UnicodeDecodeError) as error:
+        raise AugendError(
+            f"scores {path}: is no table with the columns id and score ({type(error).__name__}: {error}); write one with: "
+            f"augend evaluate RUN --scores {path}"
+        ) from None
+    missing = [one for one in pictures.ids if one not in found]
+    if missing:
+        raise AugendError(
+            f"scores {path}: {len(missing)} of {len(pictures.ids)} training pictures have no score, {missing[0]} among them; "
+            "write the file from a run on the same pictures, for all of them"
+        )
+    return torch.tensor([found[one] for one in pictures.ids])
