@@ -42,6 +42,6 @@ def test_its_recipes_are_sound(card: Path, tmp_path: Path) -> None:
 def test_what_it_names_exists(card: Path) -> None:
     """Words in backquotes that look like a recipe's are a recipe, a word of recipes or a command's option."""
     words = {recipe.name for recipe in known()}
-    words |= {word for kind in ("model", "data", "objective") for word in known_words(kind)}
+    words |= {word for kind in ("model", "data", "objective", "order") for word in known_words(kind)}
     named = set(re.findall(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`", card.read_text(encoding="utf-8")))
     assert named <= words, named - words

@@ -37,7 +37,7 @@ def _run(folder: Path, ranks: int, recipe: str) -> tuple[list[dict[str, Any]], l
 
 SLOW = [
     pytest.param(recipe, marks=pytest.mark.slow)
-    for recipe in ("ft", "mixup", "cutmix", "mixup-features", "gradual-cascade", "cascade-2")
+    for recipe in ("ft", "mixup", "cutmix", "mixup-features", "gradual-cascade", "cascade-2", "loss-ascending", "loss-delta")
 ]
 
 

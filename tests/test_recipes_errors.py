@@ -26,7 +26,7 @@ BROKEN: dict[str, tuple[str, str, list[str], list[str]]] = {
     "unknown key of a recipe": ("{phase: [{name: a}]}", BLOCK, [], ["found key 'phase'", "did you mean 'phases'?"]),
     "unknown order": (
         "{phases: [{name: a, order: grups}]}", BLOCK, [],
-        ["phase a, order", "found order 'grups'", "allowed: groups", "did you mean 'groups'?"],
+        ["phase a, order", "found order 'grups'", "did you mean 'groups'", "did you mean 'groups'?"],
     ),
     "unknown augmentation": (
         "{phases: [{name: a, augment: [pixels, hflop]}]}", BLOCK, [],

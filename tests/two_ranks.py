@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from augend import register
-from augend.runner import assembly, curve, keeper
+from augend.runner import assembly, curve, keeper, sight
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resume, start
@@ -64,13 +64,26 @@ def main() -> None:
         return made
 
     assembly.Scene.batch = batch  # type: ignore[method-assign]
+    look = sight.Sight.batch
+
+    def looked(self: sight.Sight, picks: Any, *, redrawn: bool = False) -> Any:
+        before = len(seen)
+        made = look(self, picks, redrawn=redrawn)
+        del seen[before:]  # candidates are shared out; what is trained on is not
+        return made
+
+    sight.Sight.batch = looked  # type: ignore[method-assign]
     job = Job(
         data="tilted-digits",
         recipe=recipe,
         budget="24step",
         model="no-batch-statistics",
         settings="quick",
-        overrides=("batch=30", *(["schedule.lr=on-plateau"] if len(sys.argv) > 4 else [])),
+        overrides=(
+            "batch=30",
+            *(["schedule.lr=on-plateau"] if len(sys.argv) > 4 else []),
+            *(["warm.until=20step"] if recipe.startswith("loss-") else []),
+        ),
     )
     run = RunFolder(folder / "run")
     # by what the script was told: rank 1 starts when rank 0 has made the folder already

@@ -76,6 +76,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the model's loss on every picture that may be trained on, for orders by a teacher: FILE.csv.",
+            show_default=False,
+        ),
+    ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +90,20 @@ def evaluate(
     from augend.evaluate.judge import judge
 
     _load_plugins(plugin)
+    if scores is not None:
+        from augend.study.teacher import write_scores
+
+        if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, shifts)):
+            raise AugendError(
+                "--scores writes a file of losses and evaluates nothing else; run the two one after the other"
+            )
+        counts = write_scores(run, scores, data_word(data) if data else None, data_root)
+        if as_json:
+            print(json.dumps({"file": str(scores), "pictures": counts}))
+            return
+        told = ", ".join(f"{count} of {piece}" for piece, count in counts.items())
+        typer.echo(f"{scores}: losses of {told}; train by it with --recipe curriculum --set scores={scores}")
+        return
     if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures)):
         from augend.cli.attacks import show_attacks
 
@@ -106,11 +127,11 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    for split, scores in found["splits"].items():
+    for split, judged in found["splits"].items():
         typer.echo(
-            f"{split} ({scores['pictures']} pictures): {100 * scores['accuracy']:.2f} % right, balanced "
-            f"{100 * scores['balanced_accuracy']:.2f} %, cross-entropy {scores['nll']:.4f} nats, "
-            f"calibration error {100 * scores['ece']:.2f} points"
+            f"{split} ({judged['pictures']} pictures): {100 * judged['accuracy']:.2f} % right, balanced "
+            f"{100 * judged['balanced_accuracy']:.2f} %, cross-entropy {judged['nll']:.4f} nats, "
+            f"calibration error {100 * judged['ece']:.2f} points"
         )
     last = found["splits"].get("test") or next(iter(found["splits"].values()))
     for name, recall in last["recall"].items():

@@ -67,6 +67,10 @@ class Scored:
     hears: frozenset[str] = frozenset()
     sees = True
     """Asks the model, so `start` needs a probe."""
+    external = False
+    """Scores on held-out pictures."""
+    scores_file: str | None = None
+    """A file that says a score of every picture."""
 
     def __init__(
         self,
@@ -378,6 +382,7 @@ class ByDelta(Scored):
             average=average,
         )
         self.external = delta.external and not average
+        self.scores_file = minus
 
 
 class ByScore(Scored):
@@ -400,6 +405,7 @@ class ByScore(Scored):
         item: Literal["batch", "sample"] = "batch",
     ) -> None:
         super().__init__(Table(file), candidates=_count(candidates), take=take, item=item)
+        self.scores_file = file
 
 
 class RandomScores(Scored):

@@ -22,6 +22,7 @@ from augend.runner.grids import write_grids
 from augend.runner.hardware import Hardware, describe, main_rank, program
 from augend.runner.keeper import Listener, silent
 from augend.runner.loop import run
+from augend.runner.sight import check_orders
 
 if TYPE_CHECKING:
     from augend.recipes.resolve import Asked
@@ -194,6 +195,7 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
 def check_plan(plan: Plan, splits: Mapping[str, Split]) -> None:
     """Refuse, before anything is written, what can only be seen on the networks: weights, sizes, slices, closed forms."""
     check_fits(plan, build_networks(plan, splits, 0))
+    check_orders(plan, splits)
 
 
 def start(

@@ -17,17 +17,19 @@ from torch.optim import Optimizer
 
 from augend.address import Address
 from augend.contract import AugendError, Batch, Component, Losses, Picks
-from augend.data.pictures import Pictures
+from augend.data.pictures import Pictures, Split
 from augend.names import lookup
+from augend.order.given import Given
+from augend.order.scored import Scored
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators
-from augend.recipes.plan import TermPlan
+from augend.recipes.plan import Plan, TermPlan
 from augend.runner.outputs import Phase
 
 if TYPE_CHECKING:
     from augend.runner.assembly import Scene
 
-__all__ = ["Looked", "Sight"]
+__all__ = ["Looked", "Sight", "check_orders", "read_scores"]
 
 
 @dataclass
@@ -141,6 +143,22 @@ class Sight:
     def table(self, file: str) -> Tensor:
         """A file's scores, by the pictures' ids."""
         return read_scores(file, self._scene.pictures)
+
+
+def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
+    """Refuse, before anything is written, files that give no order or no scores of these pictures."""
+    for phase in plan.phases:
+        order = lookup("order", phase.order.word)(**phase.order.options)
+        pictures = splits[phase.data].train
+        if isinstance(order, Given):
+            order.start(len(pictures), Draws(0, "check"))
+        if isinstance(order, Scored) and order.scores_file is not None:
+            read_scores(order.scores_file, pictures)
+        if isinstance(order, Scored) and order.external and "external" not in splits[phase.data].held:
+            raise AugendError(
+                f"phase {phase.name!r}, order {phase.order.word}: against: external scores on held-out pictures, and none "
+                "are held out; write hold: {external: 10%} in the recipe, or against: same"
+            )
 
 
 def read_scores(file: str, pictures: Pictures) -> Tensor:
