@@ -37,7 +37,16 @@ def _run(folder: Path, ranks: int, recipe: str) -> tuple[list[dict[str, Any]], l
 
 SLOW = [
     pytest.param(recipe, marks=pytest.mark.slow)
-    for recipe in ("ft", "mixup", "cutmix", "mixup-features", "gradual-cascade", "cascade-2", "loss-ascending", "loss-delta")
+    for recipe in (
+        "ft",
+        "mixup",
+        "cutmix",
+        "mixup-features",
+        "gradual-cascade",
+        "cascade-2",
+        "loss-ascending",
+        "loss-delta",
+    )
 ]
 
 

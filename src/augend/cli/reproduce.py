@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,9 +58,18 @@ def reproduce(
     from augend.report import reproduction
     from augend.study import reproduce as study_reproduce
     from augend.study.compare import check_free
-    from augend.study.tables import known_tables, load_table
+    from augend.study.perfect import load_perfect
+    from augend.study.tables import is_perfect, known_tables, load_table, perfect_tables
 
+    if table is not None and is_perfect(table):
+        if protocol or repeats or rows or budget or bases or prepare_only:
+            raise AugendError(f"{table}: has no rows; it takes --scale, --out, --seed, --data-root and --json alone")
+        _perfect(table, scale, out or default_folder(table, "", scale or "cpu"), seed or 0, data_root, as_json)
+        return
     if table is None:
+        for name in perfect_tables():
+            one = load_perfect(name)
+            typer.echo(f"{name:28} {one.title}  [--scale {', '.join(one.scales)}]")
         for name, title in known_tables().items():
             about = load_table(name)
             scales = f"; --scale {', '.join(about.scales)}" if about.scales else ""
@@ -110,6 +120,21 @@ def reproduce(
         typer.echo(f"Everything: {folder}")
     if not found["complete"]:
         raise typer.Exit(3)
+
+
+def _perfect(table: str, scale: str | None, out: Path, seed: int, root: str | None, as_json: bool) -> None:
+    """Every order of an epoch's batches, epoch after epoch."""
+    from augend.report import perfect
+    from augend.study.perfect import run_perfect
+
+    def listen(now: Mapping[str, Any]) -> None:
+        typer.echo(f"epoch {now['epoch']} of {now['of']}: start {now['start']} of {now['starts']}", err=True)
+
+    found = run_perfect(table, scale, out, seed=seed, root=root, command=command_line(), listen=listen)
+    page = perfect.write(out, found)
+    typer.echo(json.dumps(found) if as_json else page.read_text(encoding="utf-8"))
+    if not as_json:
+        typer.echo(f"Everything: {out}")
 
 
 def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[str, Any], prepare_only: bool) -> bool:

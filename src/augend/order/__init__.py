@@ -4,6 +4,7 @@ In a bare loop: make an order, `start` it with the number of pictures, a stream 
 every step, tell it what it hears by `feedback`, and save its `state_dict`.
 """
 
+from augend.order.every import Copies, EveryOrder, every_order, judge_copies
 from augend.order.given import Given
 from augend.order.grab import GraB
 from augend.order.groups import Groups
@@ -17,6 +18,8 @@ __all__ = [
     "ByDelta",
     "ByLoss",
     "ByScore",
+    "Copies",
+    "EveryOrder",
     "Given",
     "GraB",
     "Groups",
@@ -27,6 +30,8 @@ __all__ = [
     "Shuffle",
     "Trial",
     "TrialSteps",
+    "every_order",
+    "judge_copies",
     "sampled",
     "taken_first",
 ]

@@ -17,7 +17,19 @@ from augend.recipes.library import known, read_file
 from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
 
-__all__ = ["Asked", "Claim", "Protocol", "Row", "Scale", "Table", "known_tables", "load_table"]
+__all__ = [
+    "Asked",
+    "Claim",
+    "Protocol",
+    "Row",
+    "Scale",
+    "Table",
+    "is_perfect",
+    "known_tables",
+    "load_table",
+    "perfect_tables",
+    "table_text",
+]
 
 
 class Attacked(Words):
@@ -292,8 +304,25 @@ def _papers() -> Traversable:
 
 
 def known_tables() -> dict[str, str]:
-    """``PAPER/TABLE`` -> title, of everything that can be reproduced."""
-    return {name: load_table(name).title for name in _names()}
+    """``PAPER/TABLE`` -> title, of every table whose rows are recipes."""
+    return {name: load_table(name).title for name in _names() if not is_perfect(name)}
+
+
+def is_perfect(name: str) -> bool:
+    """Whether a table tries every order of an epoch's batches (`augend.study.perfect`), and so has no rows."""
+    return "kind: perfect-ordering" in table_text(name)
+
+
+def table_text(name: str) -> str:
+    """The file of a table; empty where there is none."""
+    paper, _, stem = name.partition("/")
+    file = _papers() / paper / f"{stem}.yaml"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def perfect_tables() -> list[str]:
+    """Every table of that kind."""
+    return [name for name in _names() if is_perfect(name)]
 
 
 def _names() -> list[str]:
@@ -315,9 +344,7 @@ def load_table(name: str) -> Table:
     names = _names()
     if name not in names:
         raise AugendError(f"there is no table {name!r}{nearest(name, names)} (known: {', '.join(names)})")
-    paper, _, stem = name.partition("/")
-    text = (_papers() / paper / f"{stem}.yaml").read_text(encoding="utf-8")
-    return checked(Table, parse(text, name), Place(name))
+    return checked(Table, parse(table_text(name), name), Place(name))
 
 
 def recipe_text(paper: str, row: str) -> str:

@@ -1,0 +1,306 @@
+"""Perfect ordering: every order of an epoch's batches, epoch after epoch, from the starts that stand for all of them.
+
+Each epoch tries every order from each start that was carried on, judges all of them on test pictures, and carries on: one run
+of each of k clusters of test losses, the best and the worst. (Training procedure augmentations, 2.2, Table 2.1.) Since the
+carried runs are chosen by their test losses, a second set of pictures, by which nothing is chosen, says what a choice is
+worth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from augend.checkpoint import read, write, write_json
+from augend.contract import AugendError, Saved
+from augend.data.named import mnist_pictures
+from augend.data.pictures import Pictures
+from augend.order.every import Copies, every_order
+from augend.randomness import Draws, stream_key
+from augend.recipes.reading import Place, parse
+from augend.recipes.schema import Words, checked
+from augend.runner.hardware import describe, program
+from augend.runner.stop import Stop
+from augend.study.evidence import read_json
+from augend.study.tables import table_text
+from augend.study.windows import WindowJudge
+
+__all__ = ["Perfect", "Size", "load_perfect", "run_perfect"]
+
+PAD = 3
+MEAN, STD = 0.1307, 0.3081
+AGAIN = 25  # of a start's orders whose held-out losses are computed beside its best and its worst
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Size(Words):
+    """How large a run is: `batches` of `rows` pictures, for `epochs`, from `kept` clusters; judged on `judged` pictures."""
+
+    about: str
+    batches: int
+    rows: int
+    epochs: int
+    kept: int
+    judged: int
+
+
+def _sizes(value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"found {value!r}; allowed: a mapping of scales")
+    return {name: checked(Size, one, Place(str(name))) for name, one in value.items()}
+
+
+class Perfect(Words):
+    """A table of this kind; `printed` has the paper's columns, an epoch a line: least, mean, best accuracy, losses."""
+
+    kind: Literal["perfect-ordering"]
+    title: str
+    source: str
+    classes: tuple[int, int]
+    optimizer: dict[str, Any]
+    scales: Annotated[dict[str, Size], BeforeValidator(_sizes)]
+    printed: tuple[tuple[float, float, float, float, float], ...] = ()
+
+
+def load_perfect(name: str) -> Perfect:
+    """The table by name."""
+    return checked(Perfect, parse(table_text(name), name), Place(name))
+
+
+@dataclass
+class _Pieces:
+    """Normalised pictures: to train on, to judge by, and held out."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    held: tuple[Tensor, Tensor]
+
+
+def run_perfect(
+    name: str, scale: str | None, out: Path, *, seed: int, root: str | None, command: str, listen: Progress
+) -> dict[str, Any]:
+    """Run or continue it; every start's orders are kept as they are done.
+
+    Returns:
+        What was found, as in ``perfect.json``.
+    """
+    table = load_perfect(name)
+    asked = scale or "cpu"
+    if asked not in table.scales:
+        raise AugendError(f"{name}: there is no scale {asked!r} (known: {', '.join(table.scales)})")
+    size = table.scales[asked]
+    request = {"table": name, "scale": asked, "seed": seed}
+    if (out / "request.json").is_file():
+        before = read_json(out / "request.json")
+        if {key: before.get(key) for key in request} != request:
+            raise AugendError(
+                f"{out}: holds another run ({before.get('table')}, {before.get('scale')}); give another --out"
+            )
+        torch.set_num_threads(before["threads"])
+    elif out.exists() and any(out.iterdir()):
+        raise AugendError(f"{out}: the folder is not empty and holds no run of {name}; give another --out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        about = {"threads": torch.get_num_threads(), "command": command, "environment": {**describe(), **program()}}
+        write_json(out / "request.json", {**request, **about})
+    pieces = _pictures(table, size, seed, root)
+    model = network(seed)
+    judge, again = WindowJudge(*pieces.test), WindowJudge(*pieces.held)
+    starts = Copies.of(model)
+    chunk: int | None = read_json(out / "request.json").get("chunk")
+    epochs: list[dict[str, Any]] = []
+    stop = Stop()
+    with stop.listening():
+        for epoch in range(size.epochs):
+            batches = _batches(pieces.train, size, seed, epoch)
+            done: list[tuple[dict[str, Tensor], Copies]] = []
+            for number in range(len(starts)):
+                file = out / "orders" / f"epoch-{epoch + 1:02d}-start-{number:02d}.augend"
+                if not file.is_file():
+                    begin = time.perf_counter()
+                    make = lambda weights: torch.optim.SGD(weights, **table.optimizer)  # noqa: E731
+                    found = every_order(model, make, batches, size.batches, start=starts.take([number]), chunk=chunk)
+                    if chunk is None:  # timed once: another would change the last bits of a run that goes on
+                        chunk = found.chunk
+                        write_json(out / "request.json", {**read_json(out / "request.json"), "chunk": chunk})
+                    losses, right = judge(found.copies)
+                    seconds = time.perf_counter() - begin
+                    held = _held(again, found.copies, losses, seed, epoch, number)
+                    values = {"losses": losses, "right": right, **held}
+                    _save(file, values, found.copies, {"seconds": seconds, "steps": found.steps, "chunk": found.chunk})
+                    if stop.asked is not None:
+                        raise Saved(f"stopped; what is done is kept. Continue with: {command}", 130)
+                done.append(_load(file))
+                listen({"epoch": epoch + 1, "of": size.epochs, "start": number + 1, "starts": len(starts)})
+            values, every = _joined(done)
+            carried = _carried(values["losses"].numpy(), size.kept, seed)
+            epochs.append(_epoch(values, len(starts), carried))
+            if epoch:
+                epochs[-1]["between"] = _between(epochs[-2], epochs[-1])
+            starts = every.take(carried)
+    found_all = {
+        "schema": 1,
+        **request,
+        "title": table.title,
+        "source": table.source,
+        "about": size.about,
+        "judged": size.judged,
+        "command": command,
+        "environment": read_json(out / "request.json")["environment"],
+        "epochs": epochs,
+        "printed": [list(one) for one in table.printed],
+    }
+    write_json(out / "perfect.json", found_all)
+    return found_all
+
+
+def network(seed: int) -> nn.Module:
+    """The paper's network: 2,274 weights, whatever the pictures' size the mean over all places."""
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(stream_key(seed, "perfect", "network") & 0x7FFFFFFF)
+    made = nn.Sequential(
+        nn.Conv2d(1, 16, 2), nn.ReLU(), nn.BatchNorm2d(16), nn.Conv2d(16, 32, 2), nn.ReLU(), nn.BatchNorm2d(32),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
+    )  # fmt: skip
+    torch.set_rng_state(torch_state)
+    return made
+
+
+def _pictures(table: Perfect, size: Size, seed: int, root: str | None) -> _Pieces:
+    train, test = mnist_pictures(root)
+    count = size.batches * size.rows
+
+    def drawn(pictures: Pictures, label: int | None, stream: str) -> Tensor:
+        wanted = table.classes if label is None else (label,)
+        of_it = torch.isin(pictures.labels, torch.tensor(wanted)).nonzero()[:, 0]
+        return of_it[Draws(seed, f"perfect/{stream}").permutation(len(of_it))[0]]
+
+    def shown(pictures: Pictures, index: Tensor) -> tuple[Tensor, Tensor]:
+        x = (pictures.take(index).pixels[:].float() / 255 - MEAN) / STD
+        return x, (pictures.labels[index] == table.classes[1]).long()
+
+    each = [drawn(train, label, f"train/{label}")[: count // 2] for label in table.classes]
+    chosen = torch.cat(each)
+    rest = drawn(train, None, "held")
+    rest = rest[~torch.isin(rest, chosen)][: size.judged]
+    return _Pieces(shown(train, chosen), shown(test, drawn(test, None, "test")[: size.judged]), shown(train, rest))
+
+
+def _batches(train: tuple[Tensor, Tensor], size: Size, seed: int, epoch: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Position in the epoch -> all batches as they are seen there: cut once an epoch, cropped by the position."""
+    draws = Draws(seed, "perfect/epoch", epoch)
+    order = draws.permutation(len(train[0]))[0].view(size.batches, size.rows)
+    padded = torch.nn.functional.pad(train[0], [PAD] * 4, value=-MEAN / STD)
+
+    def at(position: int) -> tuple[Tensor, Tensor]:
+        moves = draws.child(f"position/{position}").rows(torch.arange(size.rows)).integers(2 * PAD + 1, 2).tolist()
+        side = train[0].shape[-1]
+        rows = [padded[order[:, row], :, a : a + side, b : b + side] for row, (a, b) in enumerate(moves)]
+        return torch.stack(rows, 1), train[1][order]
+
+    return at
+
+
+def _held(judge: WindowJudge, copies: Copies, losses: Tensor, seed: int, epoch: int, start: int) -> dict[str, Tensor]:
+    """Losses on the second set, of the best, the worst, and some others; judging all of them would double the time."""
+    ranked = losses.argsort()
+    drawn = Draws(seed, f"perfect/held/{start}", epoch).permutation(len(losses))[0][:AGAIN]
+    numbers = torch.tensor(sorted({*ranked[[0, -1]].tolist(), *drawn.tolist()}))
+    return {"held_of": numbers, "held": judge(copies.take(numbers))[0]}
+
+
+def _save(file: Path, values: Mapping[str, Tensor], copies: Copies, about: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state = {f"state/{name}//{key}": value for name, own in copies.state.items() for key, value in own.items()}
+    kept = {
+        **{f"value/{name}": value for name, value in values.items()},
+        **{f"weight/{name}": value for name, value in copies.weights.items()},
+        **{f"buffer/{name}": value for name, value in copies.buffers.items()},
+        **state,
+    }
+    write(file, kept, dict(about))
+
+
+def _load(file: Path) -> tuple[dict[str, Tensor], Copies]:
+    tensors, _ = read(file)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+    state: dict[str, dict[str, Tensor]] = {}
+    for full, value in under("state").items():
+        name, _, key = full.partition("//")
+        state.setdefault(name, {})[key] = value
+    return under("value"), Copies(under("weight"), under("buffer"), state)
+
+
+def _joined(done: list[tuple[dict[str, Tensor], Copies]]) -> tuple[dict[str, Tensor], Copies]:
+    """All starts' values and copies; numbers of held-out losses count through."""
+    size = len(done[0][0]["losses"])
+    values = {name: torch.cat([one[name] for one, _ in done]) for name in ("losses", "right", "held")}
+    values["held_of"] = torch.cat([one["held_of"] + number * size for number, (one, _) in enumerate(done)])
+    return values, Copies.joined([copies for _, copies in done])
+
+
+def _carried(losses: NDArray[np.float32], clusters: int, seed: int) -> list[int]:
+    """The first run of each cluster of test losses, the best and the worst: at most clusters + 2 numbers."""
+    from sklearn.cluster import KMeans
+
+    count = min(clusters, len(np.unique(losses)))
+    labels = KMeans(count, n_init=10, random_state=seed).fit_predict(losses[:, None].astype(np.float64))
+    first = [int(np.flatnonzero(labels == cluster)[0]) for cluster in range(count)]
+    return list(dict.fromkeys([*sorted(first), int(losses.argmin()), int(losses.argmax())]))
+
+
+def _epoch(values: Mapping[str, Tensor], starts: int, carried: list[int]) -> dict[str, Any]:
+    """What an epoch came to, as JSON values."""
+    losses, right = values["losses"].double().numpy(), values["right"].double().numpy()
+    orders = len(losses) // starts
+    held_of, held = values["held_of"].numpy(), values["held"].double().numpy()
+    best = int(losses.argmin())
+    return {
+        "runs": len(losses),
+        "orders": orders,
+        "carried": carried,
+        "accuracy": [float(right.min()), float(right.mean()), float(right.max())],
+        "loss": [float(losses.min()), float(losses.mean()), float(losses.max())],
+        "best_order": best % orders,
+        "best_start": best // orders,
+        "held_best": float(held[held_of == best][0]),
+        "held_mean": float(held.mean()),
+        "held_correlation": _rank(losses[held_of], held),
+        "by_start": [float(one) for one in losses.reshape(starts, orders).mean(1)],
+        "by_order": [round(float(one), 6) for one in losses.reshape(starts, orders).mean(0)],
+        "losses": [round(float(one), 6) for one in losses],
+        "accuracies": [round(float(one), 6) for one in right],
+    }
+
+
+def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
+    """Rank correlations of an epoch with the one before.
+
+    starts: of the carried runs' losses with the mean losses of the orders that go on from them. orders: of the positions'
+    mean losses over all starts, whether an order by its numbers is good again (its batches are others).
+    """
+    carried = np.array([before["losses"][number] for number in before["carried"]])
+    return {
+        "starts": _rank(carried, np.array(after["by_start"])),
+        "orders": _rank(np.array(before["by_order"]), np.array(after["by_order"])),
+    }
+
+
+def _rank(one: NDArray[Any], other: NDArray[Any]) -> float | None:
+    if len(one) < 3 or len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
+        return None
+    return float(spearmanr(one, other).statistic)

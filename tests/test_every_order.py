@@ -1,0 +1,117 @@
+"""Every order of an epoch: the tree of prefixes against training each order from its start."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augend import AugendError
+from augend.order import Copies, every_order, judge_copies
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    "plain": lambda p: torch.optim.SGD(p, lr=0.1),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+}
+
+
+def _made(batches: int) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 2), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 25, 2)
+    )  # fmt: skip
+    return model, torch.randn(batches, 8, 1, 6, 6), torch.randint(2, (batches, 8))
+
+
+def _naive(model: nn.Module, make: Any, x: Tensor, y: Tensor, order: tuple[int, ...], epochs: int = 1) -> nn.Module:
+    model = copy.deepcopy(model).train()
+    optimizer = make(model.parameters())
+    for _ in range(epochs):
+        for number in order:
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x[number]), y[number]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("chunk", [1, 6, None])
+def test_every_order_is_trained_as_by_itself(optimizer: str, chunk: int | None) -> None:
+    model, x, y = _made(4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make = OPTIMIZERS[optimizer]
+    found = every_order(model, make, list(zip(x, y, strict=True)), chunk=chunk)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert found.steps == 4 + 12 + 24 + 24
+    assert found.orders.tolist() == [list(order) for order in itertools.permutations(range(4))]
+    for number in (0, 7, 23):
+        alone = _naive(model, make, x, y, tuple(found.orders[number].tolist())).state_dict()
+        for name, value in {**found.copies.weights, **found.copies.buffers}.items():
+            torch.testing.assert_close(value[number], alone[name], atol=2e-5, rtol=1e-4)
+
+
+def test_the_best_orders_are_the_naive_ones() -> None:
+    """Held-out losses of all 120 orders of five batches: the best and the top 12 are those of training each by itself."""
+    model, x, y = _made(5)
+    held, labels = torch.randn(64, 1, 6, 6), torch.randint(2, (64,))
+    found = every_order(model, OPTIMIZERS["sgd"], list(zip(x, y, strict=True)), chunk=12)
+    losses, accuracies = judge_copies(model, found.copies, held, labels, rows=16)
+    slow = []
+    for order in itertools.permutations(range(5)):
+        trained = _naive(model, OPTIMIZERS["sgd"], x, y, order)
+        with torch.no_grad():
+            out = trained(held)
+        slow.append((float(functional.cross_entropy(out, labels)), float((out.argmax(1) == labels).float().mean())))
+    torch.testing.assert_close(losses, torch.tensor([loss for loss, _ in slow]), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(accuracies, torch.tensor([right for _, right in slow]), atol=0.02, rtol=0)
+    assert losses.argsort()[:12].tolist() == torch.tensor([loss for loss, _ in slow]).argsort()[:12].tolist()
+    together, _ = judge_copies(model, found.copies, held, labels, rows=16, chunk=7)
+    torch.testing.assert_close(together, losses, atol=1e-5, rtol=1e-5)
+
+
+def test_goes_on_from_a_copy_with_its_momentum() -> None:
+    model, x, y = _made(3)
+    batches = list(zip(x, y, strict=True))
+    first = every_order(model, OPTIMIZERS["sgd"], batches)
+    second = every_order(model, OPTIMIZERS["sgd"], batches, start=first.copies.take([0]))
+    alone = _naive(model, OPTIMIZERS["sgd"], x, y, (0, 1, 2), epochs=2).state_dict()
+    for name, value in second.copies.weights.items():
+        torch.testing.assert_close(value[0], alone[name], atol=2e-5, rtol=1e-4)
+    loaded, *_ = _made(3)
+    second.copies.load_into(loaded, 0)
+    assert torch.equal(loaded[4].weight, second.copies.weights["4.weight"][0])
+
+
+def test_batches_may_follow_the_position() -> None:
+    """Random crops of the paper are drawn by the step, not by the batch."""
+    model, x, y = _made(3)
+    shifted = every_order(model, OPTIMIZERS["plain"], lambda position: (x + 0.1 * position, y), 3)
+    order = shifted.orders[4].tolist()
+    trained = copy.deepcopy(model).train()
+    optimizer = OPTIMIZERS["plain"](trained.parameters())
+    for position, number in enumerate(order):
+        optimizer.zero_grad()
+        functional.cross_entropy(trained(x[number] + 0.1 * position), y[number]).backward()
+        optimizer.step()
+    torch.testing.assert_close(shifted.copies.weights["0.weight"][4], trained[0].weight.detach(), atol=2e-5, rtol=1e-4)
+
+
+def test_what_cannot_be_tried() -> None:
+    model, x, y = _made(3)
+    batches = list(zip(x, y, strict=True))
+    with pytest.raises(AugendError, match="dropout draws other masks"):
+        every_order(nn.Sequential(model, nn.Dropout(0.5)), OPTIMIZERS["sgd"], batches)
+    with pytest.raises(AugendError, match="an epoch of 10 batches"):
+        every_order(model, OPTIMIZERS["sgd"], [batches[0]] * 10)
+    with pytest.raises(AugendError, match="count"):
+        every_order(model, OPTIMIZERS["sgd"], lambda position: (x, y))
+    with pytest.raises(AugendError, match="goes on from one copy, found 6"):
+        every_order(model, OPTIMIZERS["sgd"], batches, start=every_order(model, OPTIMIZERS["sgd"], batches).copies)
+    assert len(Copies.of(model)) == 1

@@ -1,0 +1,136 @@
+"""Perfect ordering: the fast judge against the network, a run that is killed and goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from augend import AugendError
+from augend.order import Copies, every, every_order, judge_copies
+from augend.report import perfect as page
+from augend.study import perfect
+from augend.study.tables import is_perfect, known_tables, perfect_tables
+from augend.study.windows import WindowJudge
+
+TABLE = "procedures/table-2-1"
+
+
+@pytest.fixture
+def digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded digits, twice as large, instead of MNIST, which not every machine has."""
+    from augend.data import load
+    from augend.data.pictures import Pictures
+
+    split = load("digits")
+
+    def pictures(*_: object) -> tuple[Pictures, Pictures]:
+        return split.train.joined(split.valid), split.test
+
+    monkeypatch.setattr(perfect, "mnist_pictures", pictures)
+    table = perfect.load_perfect(TABLE)
+    size = table.scales["smoke"].model_copy(update={"batches": 3, "rows": 4, "kept": 2, "judged": 64})
+    small = table.model_copy(update={"scales": {"smoke": size}})
+    monkeypatch.setattr(perfect, "load_perfect", lambda name: small)
+    monkeypatch.setattr(every, "CHUNKS", (6,))  # timing would choose one, and another one's last bits are others
+
+
+def _pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Strokes on a blank background."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.full((count, 1, 12, 12), -0.4)
+    for number in range(count):
+        row = int(torch.randint(2, 9, (1,), generator=draw))
+        x[number, 0, row : row + 2, 2:9] = torch.rand(2, 7, generator=draw) * 2
+    return x, torch.arange(count) % 2
+
+
+def test_the_fast_judge_is_the_network() -> None:
+    """Losses and accuracies of copies in different states, against the network run as it is; one picture is blank."""
+    x, y = _pictures(40)
+    x[3] = -0.4  # nothing but background
+    model = perfect.network(0).train()
+    trained = every_order(model, lambda w: torch.optim.SGD(w, lr=0.1), [(x[:8], y[:8]), (x[8:16], y[8:16])])
+    fast, right = WindowJudge(x, y)(trained.copies)
+    slow, accuracies = judge_copies(model, trained.copies, x, y)
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    assert torch.equal(right, accuracies)
+    shown = [module for module in model if isinstance(module, nn.BatchNorm2d)]
+    assert len(shown) == 2 and float(trained.copies.buffers["2.running_mean"].abs().sum()) > 0
+
+
+def test_the_network_is_the_papers() -> None:
+    weights = sum(p.numel() for p in perfect.network(0).parameters())
+    assert weights == 16 * 4 + 16 + 32 + 32 * 16 * 4 + 32 + 64 + 2 * 32 + 2
+    first, second = perfect.network(0), perfect.network(1)
+    assert torch.equal(first[0].weight, perfect.network(0)[0].weight) and not torch.equal(
+        first[0].weight, second[0].weight
+    )
+
+
+def _run(out: Path, heard: list[Any] | None = None, **how: Any) -> dict[str, Any]:
+    listen = (lambda now: None) if heard is None else heard.append
+    asked = {"seed": 0, "root": None, "command": "augend reproduce", "listen": listen, **how}
+    return perfect.run_perfect(TABLE, "smoke", out, **asked)
+
+
+def test_a_run_is_carried_on_and_written(digits: None, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    found = _run(tmp_path / "run", heard)
+    first, second, third = found["epochs"]
+    assert first["runs"] == first["orders"] == 6 and second["orders"] == 6
+    assert second["runs"] == 6 * len(first["carried"]) and third["runs"] == 6 * len(second["carried"])
+    losses = np.array(first["losses"])
+    assert {int(losses.argmin()), int(losses.argmax())} <= set(first["carried"]) and len(first["carried"]) <= 4
+    assert first["loss"][0] <= first["loss"][1] <= first["loss"][2]
+    assert first["loss"][0] == pytest.approx(losses.min(), abs=1e-6)
+    assert third["loss"][2] - third["loss"][0] > 1e-4  # the order makes a difference
+    assert "between" not in first and set(second["between"]) == {"starts", "orders"}
+    assert heard[-1] == {"epoch": 3, "of": 3, "start": len(second["carried"]), "starts": len(second["carried"])}
+    text = page.write(tmp_path / "run", found).read_text()
+    assert "| 3 |" in text and "0.671" not in text and (tmp_path / "run" / "figures" / "figure-2-1.png").is_file()
+    printed = page.write(tmp_path / "run", {**found, "scale": "paper"}).read_text()
+    assert "0.671 / 0.776 / 0.903" in printed
+    assert json.loads((tmp_path / "run" / "perfect.json").read_text()) == found
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(digits: None, tmp_path: Path) -> None:
+    """Every start's orders are kept; those of the start that was cut short are computed again."""
+
+    class Killed(BaseException):
+        pass
+
+    def dying(now: Any) -> None:
+        if (now["epoch"], now["start"]) == (2, 2):
+            raise Killed
+
+    whole = _run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        _run(tmp_path / "killed", listen=dying)
+    done = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "killed" / "orders").iterdir()}
+    assert len(done) == 3
+    again = _run(tmp_path / "killed")
+    assert all((tmp_path / "killed" / "orders" / name).stat().st_mtime_ns == when for name, when in done.items())
+    for one, other in zip(whole["epochs"], again["epochs"], strict=True):
+        assert one["carried"] == other["carried"]
+        assert one["losses"] == other["losses"]
+
+
+def test_what_it_refuses(digits: None, tmp_path: Path) -> None:
+    _run(tmp_path / "run")
+    with pytest.raises(AugendError, match="holds another run"):
+        _run(tmp_path / "run", seed=1)
+    with pytest.raises(AugendError, match="there is no scale 'huge'"):
+        perfect.run_perfect(TABLE, "huge", tmp_path / "x", seed=0, root=None, command="", listen=lambda now: None)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("keep")
+    with pytest.raises(AugendError, match="is not empty and holds no run"):
+        _run(tmp_path / "other")
+    assert (tmp_path / "other" / "mine.txt").read_text() == "keep"
+    assert is_perfect(TABLE) and TABLE in perfect_tables() and TABLE not in known_tables()
+    assert len(Copies.of(perfect.network(0))) == 1
