@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,9 @@ from augend.order import (
     sampled,
 )  # fmt: skip
 from augend.order.pools import CutBatches, Remaining
-from augend.runner.job import Job, resolve_job
-from augend.study.equal import plan_flops
+from augend.runner.job import Job, load_splits, resolve_job
+from augend.study.equal import equal_budget, plan_flops
+from augend.study.tables import load_table
 from runs import SMALL, splits_of, train
 
 SIZE, ROWS = 50, 8
@@ -342,3 +344,28 @@ def test_a_step_that_was_tried_is_not_computed_again(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         losses.append([line["loss"] for line in lines if line["kind"] == "train"])
     assert losses[0] == losses[1] and len(losses[0]) > 0
+
+
+def test_equal_flops_count_the_scores_of_held_out_pictures() -> None:
+    """A baseline as dear as a recipe that scores: its budget follows from the data that the other holds out."""
+    overrides = ("batch=20", "warm.until=12step")
+    dear = Job(data=SMALL, recipe="loss-delta", budget="24step", settings="quick", overrides=overrides)
+    cheap = Job(data=SMALL, recipe="augmented", budget="24step", settings="quick", overrides=("batch=20",))
+    splits, others = splits_of(cheap), splits_of(dear)
+    budget = equal_budget(cheap, dear, splits, others)
+    ours = plan_flops(resolve_job(dataclasses.replace(cheap, budget=budget), splits), splits)
+    theirs = plan_flops(resolve_job(dear, others), others)
+    spent, wanted = (sum(steps * flops for steps, flops in prices) for prices in (ours, theirs))
+    assert spent == pytest.approx(wanted, rel=0.01)
+    assert int(budget.removesuffix("step")) > 24 + 12 * 5  # up to eight steps, and looks at held-out pictures
+
+
+def test_a_leak_scores_on_test_pictures_and_keeps_the_training_set() -> None:
+    """What the published code does; only a table's protocol can ask for it."""
+    job = Job(data=SMALL, recipe="loss-delta", leaks=True)
+    leaking, honest = load_splits(job)["main"], load_splits(dataclasses.replace(job, leaks=False))["main"]
+    assert leaking.held["external"] is leaking.test and len(leaking.train) == 200
+    assert len(honest.train) == 180 and not set(honest.held["external"].ids) & {*honest.test.ids, *honest.train.ids}
+    table = load_table("procedures/table-2-4")
+    assert table.asked("procedures/table-2-4", "authors-small", "smoke").leaks
+    assert not table.asked("procedures/table-2-4", "small", "smoke").leaks

@@ -54,6 +54,8 @@ class Job:
         refit: "train", or what a study's last model is trained on: "trainval" (validation pictures too) or "all".
         fraction: of the training pictures that are used; `false_labels`: probability for a training label to be drawn
             anew from all classes. See `augend.data.pictures.Split.poorer`.
+        leaks: pictures that a recipe holds out are the test pictures, as in a paper's published code. For `augend reproduce`
+            alone, which says so.
     """
 
     data: str
@@ -73,6 +75,7 @@ class Job:
     fit: str = "crop"
     fraction: float = 1.0
     false_labels: float = 0.0
+    leaks: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -137,7 +140,11 @@ def load_splits(
 
     splits = {role: read(text) for role, text in words.items()}
     main = _trained_on(splits["main"], job)
-    return {**splits, "main": main.hold(asked.hold) if asked.hold else main}
+    if job.leaks and asked.hold:
+        main = dataclasses.replace(main, held=dict.fromkeys(asked.hold, main.test))
+    elif asked.hold:
+        main = main.hold(asked.hold)
+    return {**splits, "main": main}
 
 
 def _trained_on(split: Split, job: Job) -> Split:

@@ -38,8 +38,10 @@ def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]
     return found
 
 
-def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
+def equal_budget(job: Job, other: Job, splits: Mapping[str, Split], others: Mapping[str, Split] | None = None) -> str:
     """The budget, in steps, at which `job` costs the FLOPs of `other` without caches; the shares of its phases stay.
+
+    `splits` are the data of `job`, `others` those of `other` where these differ (it holds pictures out, say).
 
     >>> from augend.runner.job import load_splits
     >>> fast = Job(data="digits", recipe="aug-ft", settings="quick", model="figure1", budget="1000step")
@@ -47,10 +49,10 @@ def equal_budget(job: Job, other: Job, splits: Mapping[str, Split]) -> str:
     '1325step'
     """
 
-    def prices(one: Job) -> list[tuple[int, int]]:
-        return plan_flops(resolve_job(one, splits), splits)
+    def prices(one: Job, on: Mapping[str, Split] = splits) -> list[tuple[int, int]]:
+        return plan_flops(resolve_job(one, on), on)
 
-    target = sum(steps * flops for steps, flops in prices(other))
+    target = sum(steps * flops for steps, flops in prices(other, others or splits))
     budget = sum(steps for steps, _ in prices(job))
     for _ in range(3):  # phases have whole numbers of steps, so the second guess may differ by a few
         if budget < 1:

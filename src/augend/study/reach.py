@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from augend.checkpoint import write_json
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.study.equal import plan_flops
 from augend.study.evidence import Evidence, Record, read_json
 
@@ -73,8 +73,11 @@ def _flops(record: Record) -> dict[str, Prices]:
             name: Job.from_json(read_json(record.folder / "trials" / f"{name}-r0" / "trial.json")["job"])
             for name in names
         }
-        splits = load_splits(next(iter(jobs.values())))
-        stored = {row: plan_flops(resolve_job(job, splits), splits) for row, job in jobs.items()}
+        kept: Kept = {}
+        stored = {}
+        for row, job in jobs.items():  # rows may hold pictures out, or have fewer
+            splits = load_splits(job, kept=kept)
+            stored[row] = plan_flops(resolve_job(job, splits), splits)
         write_json(path, stored)
     return {row: [Price(steps, flops) for steps, flops in prices] for row, prices in stored.items()}
 

@@ -95,6 +95,7 @@ def open_reproduction(
         "fewer": {row: min(spec.repeats, most) for row, spec in chosen.items() if spec.repeats is not None},
         "own": {row: spec.overrides for row, spec in chosen.items() if spec.overrides},
         "poorer": {row: spec.poorer for row, spec in chosen.items() if spec.poorer},
+        "leaks": asked.leaks,
         "starts": {row: trained(bases, spec.base, most) for row, spec in chosen.items() if spec.base and bases},
         **{key: value for key, value in given.items() if value is not None},
     }
@@ -111,7 +112,10 @@ def open_reproduction(
     multiplied = {row: times(budget, spec.times) for row, spec in chosen.items() if spec.times != 1 and budget}
     request["budgets"] = multiplied | {
         row: equal_budget(
-            job := plain.job(texts[row], 0), plain.job(recipe_text(paper, other), 0), load_splits(job, kept=kept)
+            job := plain.job(texts[row], 0),
+            dear := plain.job(recipe_text(paper, other), 0),
+            load_splits(job, kept=kept),
+            load_splits(dear, kept=kept),
         )
         for row, other in others.items()
     }

@@ -55,6 +55,7 @@ class Request:
         starts: name of a recipe -> files of weights, of which repeat r starts from number r.
         fraction, false_labels: of the training pictures, see `augend.runner.job.Job`.
         poorer: name of a recipe -> "fraction" and "false_labels" of its own.
+        leaks: see `augend.runner.job.Job`.
         own: name of a recipe -> overrides for it alone.
     """
 
@@ -87,6 +88,7 @@ class Request:
     fraction: float = 1.0
     false_labels: float = 0.0
     poorer: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    leaks: bool = False
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +161,7 @@ class Request:
             fit=self.fit,
             plugins=self.plugins,
             refit=refit,
+            leaks=self.leaks,
             **{"fraction": self.fraction, "false_labels": self.false_labels, **self.poorer.get(name, {})},
         )
 

@@ -70,10 +70,12 @@ class Protocol(_Way):
     Attributes:
         columns: split (``test``, ``shifted:NAME``) -> what the table calls it.
         headline: the split that printed numbers and claims are about.
+        leaks: rows score on test pictures where they would on pictures held out, as the authors did.
     """
 
     columns: dict[str, str] = Field(default_factory=lambda: {"test": "test"})
     headline: str = "test"
+    leaks: bool = False
 
 
 class Scale(_Way):
@@ -104,6 +106,7 @@ class Asked:
     columns: dict[str, str]
     headline: str
     attacked: Attacked | None
+    leaks: bool = False
 
 
 def _in(value: float | dict[str, float] | None, protocol: str) -> float | None:
@@ -282,6 +285,7 @@ class Table(Words):
             way.columns,
             way.headline,
             size.attacked or way.attacked or self.attacked,
+            way.leaks,
         )
 
     def rows_of(self, protocol: str) -> dict[str, Row]:
