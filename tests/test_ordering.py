@@ -27,6 +27,7 @@ from augend.order import (
     sampled,
 )  # fmt: skip
 from augend.order.pools import CutBatches, Remaining
+from augend.recipes import check, dump
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
 from augend.study.tables import load_table
@@ -369,3 +370,46 @@ def test_a_leak_scores_on_test_pictures_and_keeps_the_training_set() -> None:
     table = load_table("procedures/table-2-4")
     assert table.asked("procedures/table-2-4", "authors-small", "smoke").leaks
     assert not table.asked("procedures/table-2-4", "small", "smoke").leaks
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"like": "sums", "set": {"plain.order": "infobatch"}}, "infobatch chooses single pictures"),
+        ({"like": "sums", "set": {"plain.order": {"by-loss": {"item": "sample"}}}}, "choose batches, such as by-loss"),
+        (
+            {"like": "gradual-cascade", "set": {"gradual.order": {"by-delta": {}}}},
+            "cuts an epoch into batches of one size",
+        ),
+        ({"like": "gradual-cascade", "set": {"gradual.order": "grab"}}, "made of 8 pictures at first and of"),
+        ({"like": "plain", "hold": {"external": "110%"}}, "a share above 0% and below 100%"),
+        ({"like": "plain", "hold": ["external"]}, "{NAME: 10%}"),
+        ({"like": "plain", "set": {"plain.order": {"by-loss": {"take": "best"}}}}, "take is 'best'"),
+    ],
+)
+def test_mixtures_that_cannot_work_are_refused_before_anything_runs(recipe: dict[str, Any], says: str) -> None:
+    with pytest.raises(AugendError) as caught:
+        check(recipe)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"like": "gradual-cascade", "set": {"gradual.order": {"by-loss": {"candidates": 2}}}},
+        {"like": "ait", "set": {"train.order": {"by-delta": {"candidates": 2, "trial": "step"}}}},
+        {
+            "like": "aug-ft",
+            "hold": {"external": 40},
+            "set": {"tune.order": {"by-delta": {"candidates": 2, "against": "external"}}},
+        },
+        {"like": "dml", "set": {"train.order": {"by-delta": {"candidates": 2, "trial": "step"}}}},
+    ],
+    ids=["sums", "views", "frozen", "peers"],
+)
+def test_orders_compose_with_the_other_answers(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Sums that fade, two views, a frozen trunk, two networks: trained, charged for, finite."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump(recipe))
+    result = train(tmp_path / "run", str(file), settings="quick", budget="12step")
+    assert result["steps"] == 12

@@ -37,6 +37,7 @@ class GraB:
 
     pure = False
     hears: frozenset[str] = frozenset({"gradient"})
+    cuts = True
 
     def start(self, size: int, draws: Draws, probe: Probe | None = None, variants: int | None = None) -> None:
         """Begin with a shuffled epoch."""

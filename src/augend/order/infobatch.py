@@ -41,6 +41,7 @@ class InfoBatch:
 
     pure = False
     hears: frozenset[str] = frozenset({"loss"})
+    single = True
 
     def __init__(self, prune: float = 0.5, until: float = 0.875) -> None:
         if not 0 <= prune < 1:

@@ -43,10 +43,12 @@ class Remaining:
 
     def drawn(self, draws: Draws, count: int, size: int) -> Tensor:
         """int64 ``(count, size)``: candidate batches, each without repetition, independent of one another."""
-        if size > self._size:
-            raise AugendError(f"a batch of {size} pictures is asked for, and there are {self._size} to train on")
         if len(self.left) < size:
             self.owed, self.left = (self.owed, torch.arange(self._size)) if self._prefix else (self.left, self._rest())
+            while size - len(self.owed) > len(self.left):  # a batch of more pictures than there are
+                short = len(self.left) < self._size
+                self.owed = self.owed if short else torch.cat((self.owed, self.left))
+                self.left = torch.arange(self._size)
         wanted, among = size - len(self.owed), len(self.left)
         rows = [chosen(draws.child(f"candidate/{n}"), among, wanted) for n in range(count)]
         if not self._prefix:
@@ -54,14 +56,14 @@ class Remaining:
         return torch.stack([torch.cat((self.owed, row)) for row in rows])
 
     def take(self, index: Tensor) -> None:
-        """Strike a batch that `drawn` offered, or a part of one; what was owed must be in it."""
+        """Strike a batch that `drawn` offered, as it was offered; or, where nothing was owed, a part of one."""
+        drawn = index[len(self.owed) :]
         if self._prefix:  # as many fewer, whichever they were
-            self.left = self.left[: len(self.left) - len(index)]
+            self.left, self.owed = self.left[: len(self.left) - len(drawn)], self.owed[:0]
             return
         keep = torch.ones(self._size, dtype=torch.bool)
-        keep[index] = False
-        keep[self.owed] = True  # they belong to the epoch before, and are due in this one too
-        left = torch.arange(self._size) if len(self.owed) else self.left
+        keep[drawn] = False
+        left = torch.arange(self._size) if len(self.owed) else self.left  # what was owed is due in this epoch too
         self.left, self.owed = left[keep[left]], self.owed[:0]
 
     def _rest(self) -> Tensor:

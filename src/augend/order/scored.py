@@ -99,7 +99,8 @@ class Scored:
             )
         self.scoring, self.take, self.candidates, self.item = scoring, take, candidates, item
         self.refresh, self._prefix, self._average = refresh, prefix, average
-        self._cut = cut or (item == "batch" and (refresh == "epoch" or candidates is None))
+        self.single = item == "sample"  # rows of one picture only
+        self.cuts = self._cut = cut or (item == "batch" and (refresh == "epoch" or candidates is None))
 
     def start(self, size: int, draws: Draws, probe: Probe | None = None, variants: int | None = None) -> None:
         """Begin at the first epoch of `size` pictures.
@@ -199,7 +200,7 @@ class Scored:
         pictures = self._left.drawn(draws, 1, count)[0]
         scores = self._rows(pictures, rows, draws)
         index = pictures[taken_first(scores, self.take)[:rows]]
-        self._left.take(index)
+        self._left.take(index if count > rows else pictures)  # what an epoch owed stands first in what it offered
         return Picks(index[:, None])
 
     def _rows(self, pictures: Tensor, rows: int, draws: Draws) -> Tensor:
@@ -291,6 +292,7 @@ class SampleByLoss:
     pure = False
     hears: frozenset[str] = frozenset()
     sees = True
+    single = True
 
     def __init__(self, pool: int = 8, weighing: Literal["direct", "inverse", "uniform"] = "direct") -> None:
         if pool < 1:

@@ -97,12 +97,29 @@ def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Pl
             f"ends at a plateau, so its schedule must be constant or on-plateau, found {phase.schedule.word!r}"
         )
     _check_views(phase, place)
+    _check_order(phase, place)
     most = max(sources_of(phase)(progress) for progress in (0.0, 1.0))
     if most > size:
         raise place.at("augment").error(f"a row is made of {most} pictures, and there are {size} to train on")
     if phase.fit is not None:
         _check_fit(phase, phase.fit, networks, place)
     check_mixing(phase, {name: network.input for name, network in networks.items()}, place)
+
+
+def _check_order(phase: PhasePlan, place: Place) -> None:
+    """Orders of single pictures cannot fill rows of several; batches that are cut beforehand keep their size."""
+    order = names.lookup("order", phase.order.word)(**phase.order.options)
+    first, last = (sources_of(phase)(progress) for progress in (0.0, 1.0))
+    if getattr(order, "single", False) and max(first, last) > 1:
+        raise place.at("order").error(
+            f"{phase.order.word} chooses single pictures, and a row here is made of {max(first, last)}; choose batches, such "
+            "as by-loss with item: batch"
+        )
+    if getattr(order, "cuts", False) and first != last:
+        raise place.at("order").error(
+            f"{phase.order.word} cuts an epoch into batches of one size, and a row here is made of {first} pictures at first "
+            f"and of {last} at last; use by-loss, which draws its batches as it goes"
+        )
 
 
 def _sliced(train: Sequence[Slice], networks: Mapping[str, NetworkPlan]) -> list[Slice]:

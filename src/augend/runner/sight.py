@@ -111,7 +111,11 @@ class Sight:
 
     def loss(self, state: Mapping[str, Tensor] | None, batch: Batch) -> Losses:
         """Of a whole batch; dropout draws what the coming step would draw."""
-        assert self._autocast is not None, "ready() comes first"
+        if self._autocast is None:
+            raise AugendError(
+                f"{self._scene.spec.name}: order {self._scene.spec.order.word} scores by a network that is being trained, "
+                "and nothing is trained here; use order: shuffle"
+            )
         outside = isinstance(batch, _HeldBatch)
         phase = self.outside if outside else self._scene.phase
         rows = len(batch.targets)
