@@ -114,6 +114,11 @@ def _table(found: dict[str, Any]) -> str:
             f"score of {name}": [_score(row.get("augmenters", {}).get(name)) for row in rows.values()]
             for name in learned
         },
+        **(
+            {}
+            if not any(row.get("falls") for row in rows.values())
+            else {"mean fall from look to look": [_fall(row["falls"]) for row in rows.values()]}
+        ),
         "FLOPs ×": [  # what was spent, caches used
             f"{row['flops'] / base:.2f}" if row["flops"] and base else "–" for row in rows.values()
         ],
@@ -127,6 +132,14 @@ def _table(found: dict[str, Any]) -> str:
     }
     lines = [_line(list(shown)), _line(["---"] * len(shown)), *map(_line, map(list, zip(*shown.values(), strict=True)))]
     return "\n".join(lines)
+
+
+def _fall(found: dict[str, Any] | None) -> str:
+    """Points of validation accuracy, with their interval."""
+    if found is None or found["mean"] is None:
+        return "–"
+    text = f"{100 * found['mean']:.2f}"
+    return text if found["low"] is None else f"{text} ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
 
 
 def _beside(numbers: dict[str, float]) -> str:

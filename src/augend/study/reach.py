@@ -7,6 +7,7 @@ by side: they are seconds a step from ``seconds.json``, which ``bench/factoring_
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.study.equal import plan_flops
 from augend.study.evidence import Evidence, Record, read_json
 
-__all__ = ["Price", "Prices", "reaches"]
+__all__ = ["Price", "Prices", "falls", "mean_fall", "reaches"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,25 @@ def spent(prices: Prices, step: int | None = None) -> float:
         total += price.fill + min(left, price.steps) * price.each
         left -= price.steps
     return total
+
+
+def mean_fall(accuracies: Sequence[float]) -> float | None:
+    """How far accuracy falls from one look to the next, on average; a rise is no fall. None below two looks.
+
+    >>> mean_fall([0.5, 0.7, 0.6, 0.8])
+    0.03333333333333329
+    """
+    falls = [max(0.0, before - after) for before, after in itertools.pairwise(accuracies)]
+    return sum(falls) / len(falls) if falls else None
+
+
+def falls(evidence: Evidence, row: str) -> list[float]:
+    """The mean fall of validation accuracy over each repeat's curve: a small one is a stable run."""
+    found = [
+        mean_fall([line["accuracy"] for line in _validations(evidence.trials[row, repeat].folder)])
+        for repeat in evidence.repeats(row)
+    ]
+    return [one for one in found if one is not None]
 
 
 def reached(trial: Path, target: float) -> int | None:

@@ -28,7 +28,7 @@ from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
 from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
-from augend.study.reach import reaches
+from augend.study.reach import falls, reaches
 from augend.study.request import Request, Study
 from augend.study.shifted import Progress, Variation, shift_trial
 from augend.study.statistics import Estimate, mean_of, said
@@ -238,6 +238,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
             "repeats": len(evidence.repeats(recipe.name)),
             "failed": failed.get(recipe.name, []),
             "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
+            "falls": _said(mean_of(falls(evidence, recipe.name)), 0, 1) if table.stability else None,
             "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
             "versus_reference": {
                 s: _said(evidence.difference(recipe.name, record.reference, s), -1, 1)
