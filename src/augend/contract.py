@@ -178,7 +178,11 @@ class Probe(Protocol):
 
 @runtime_checkable
 class Order(Protocol):
-    """Which examples come next. `next` returns the picks of the whole global batch, the same on every rank."""
+    """Which examples come next. `next` returns the picks of the whole global batch, the same on every rank.
+
+    Attributes that may be absent, and are False then: `sees`, it asks the model, so `start` gets a probe; `single`, it
+    chooses single pictures and cannot fill rows of several; `cuts`, it cuts epochs into batches whose size must not change.
+    """
 
     pure: bool
     hears: frozenset[Literal["loss", "gradient"]]

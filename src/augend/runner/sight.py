@@ -139,8 +139,9 @@ class Sight:
         """Every rank's scores, and what every rank has looked at."""
         if self.ranks == 1:
             return scores
+        device = self._scene.pictures.labels.device  # ranks on GPUs exchange what lies there
         counts = torch.tensor([self.looked.forward, self.looked.backward, self.looked.held], dtype=torch.float64)
-        whole = self._sum(torch.cat([scores.double().cpu(), counts]))
+        whole = self._sum(torch.cat([scores.to(device).double(), counts.to(device)]))
         self.looked = Looked(*(int(value) for value in whole[len(scores) :]))
         return whole[: len(scores)].to(scores.dtype)
 

@@ -54,8 +54,8 @@ def spent(prices: Prices, step: int | None = None) -> float:
 def mean_fall(accuracies: Sequence[float]) -> float | None:
     """How far accuracy falls from one look to the next, on average; a rise is no fall. None below two looks.
 
-    >>> mean_fall([0.5, 0.7, 0.6, 0.8])
-    0.03333333333333329
+    >>> round(mean_fall([0.5, 0.7, 0.6, 0.8]), 3)
+    0.033
     """
     falls = [max(0.0, before - after) for before, after in itertools.pairwise(accuracies)]
     return sum(falls) / len(falls) if falls else None
