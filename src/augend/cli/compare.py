@@ -40,8 +40,8 @@ OFF = 0.15  # part of the predicted seconds by which they may be missed without 
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return " ".join(map(shlex.quote, ["augend", *sys.argv[1:]]))
+    """The command as it was typed, but for what only says who runs the trials."""
+    return " ".join(map(shlex.quote, ["augend", *(word for word in sys.argv[1:] if word != "--prepare-only")]))
 
 
 def compare(
