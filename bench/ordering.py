@@ -96,7 +96,7 @@ def trials(depth: int, rows: int) -> None:
 
         def go(index: list[Tensor]) -> tuple[int, list[float]]:
             with torch.autocast("cpu", torch.bfloat16, enabled=last):
-                scores = scoring(probe, [Picks(i[:, None]) for i in index], Draws(0, "bench"), 0)
+                scores = scoring(probe, [Picks(i[:, None]) for i in index], Draws(0, "bench"), Draws(0, "epoch"))
                 chosen = int(scores.values.argmax())
                 if scores.taken is None:
                     step(model, optimizer, *probe._fetch(index[chosen]))
@@ -119,7 +119,7 @@ def trials(depth: int, rows: int) -> None:
     for _ in range(CHECKED):  # both on the same weights: apart, rounding drives two networks apart in a few steps
         index = candidates()
         probe = LoopProbe(plain_model, plain_optimizer, lambda rows: (pictures[rows], labels[rows]))
-        values = scoring(probe, [Picks(i[:, None]) for i in index], Draws(0, "bench"), 0).values
+        values = scoring(probe, [Picks(i[:, None]) for i in index], Draws(0, "bench"), Draws(0, "epoch")).values
         slow, gains = naive(plain_model, plain_optimizer, [(pictures[i], labels[i]) for i in index])
         same += int(values.argmax()) == slow
         assert max(abs(a - b) for a, b in zip(gains, values.tolist(), strict=True)) < 1e-3

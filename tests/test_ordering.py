@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from augend import AugendError, Draws, Picks
@@ -31,38 +31,8 @@ from augend.recipes import check, dump
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
 from augend.study.tables import load_table
+from loops import ROWS, SIZE, loop, steps_of
 from runs import SMALL, splits_of, train
-
-SIZE, ROWS = 50, 8
-
-
-def _loop(order: Any, seed: int = 0) -> tuple[Any, nn.Module, torch.optim.Optimizer, Tensor, Tensor]:
-    torch.manual_seed(seed)
-    x, y = torch.randn(SIZE, 6), torch.arange(SIZE) % 3
-    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    held = torch.randn(20, 6), torch.arange(20) % 3
-    probe = LoopProbe(model, optimizer, lambda i: (x[i], y[i]), held=held, scores=torch.arange(SIZE).float())
-    order.start(SIZE, Draws(seed, "order"), probe)
-    return order, model, optimizer, x, y
-
-
-def _steps(
-    order: Any, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, steps: range
-) -> list[list[int]]:
-    seen = []
-    for step in steps:
-        picks = order.next(step, ROWS, progress=step / 40)
-        index = picks.index[:, 0]
-        optimizer.zero_grad()
-        rows = functional.cross_entropy(model(x[index]), y[index], reduction="none")
-        rows.mean().backward()
-        flat = torch.cat([p.grad.flatten() for p in model.parameters()])
-        order.feedback(picks, loss=rows.detach(), gradient=flat)
-        optimizer.step()
-        seen.append(index.tolist())
-    return seen
-
 
 ORDERS: dict[str, Callable[[], Any]] = {
     "by-loss": lambda: ByLoss(candidates=4),
@@ -97,7 +67,7 @@ def test_every_picture_once_an_epoch(name: str) -> None:
 
     Where batches are cut beforehand the one that takes its rest from the next epoch may come at any place.
     """
-    seen = _steps(*_loop(ORDERS[name]()), range(7 * 5))
+    seen = steps_of(*loop(ORDERS[name]()), range(7 * 5))
     first = [i for batch in seen[:7] for i in batch]
     assert len(set(first)) == SIZE
     if name not in CUT:
@@ -114,20 +84,20 @@ def test_every_picture_once_an_epoch(name: str) -> None:
 def test_goes_on_in_the_middle_of_an_epoch(name: str, stop: int) -> None:
     """State saved and loaded into a new order: the same pictures follow, whatever the model has become."""
     make = ORDERS.get(name, lambda: SampleByLoss(pool=3))
-    order, model, optimizer, x, y = _loop(make())
-    whole = _steps(order, model, optimizer, x, y, range(20))
-    order, model, optimizer, x, y = _loop(make())
-    begun = _steps(order, model, optimizer, x, y, range(stop))
+    order, model, optimizer, x, y = loop(make())
+    whole = steps_of(order, model, optimizer, x, y, range(20))
+    order, model, optimizer, x, y = loop(make())
+    begun = steps_of(order, model, optimizer, x, y, range(stop))
     state = {key: value.clone() for key, value in order.state_dict().items()}
     other = make()
     other.start(SIZE, Draws(0, "order"), getattr(order, "_probe", None))
     other.load_state_dict(state)
-    assert begun + _steps(other, model, optimizer, x, y, range(stop, 20)) == whole
+    assert begun + steps_of(other, model, optimizer, x, y, range(stop, 20)) == whole
 
 
 def test_the_lowest_loss_is_taken() -> None:
     """Of four candidates, seen as they are drawn, the one that the network in evaluation mode finds easiest."""
-    order, model, _, x, y = _loop(ByLoss(candidates=4))
+    order, model, _, x, y = loop(ByLoss(candidates=4))
     pool = Remaining(SIZE)
     drawn = pool.drawn(Draws(0, "order").child("step/0"), 4, ROWS)
     model.eval()
@@ -139,7 +109,7 @@ def test_the_lowest_loss_is_taken() -> None:
 
 def test_single_pictures_by_their_scores() -> None:
     """item: sample takes the best rows of all candidates; given scores are the picture's numbers here."""
-    order, *_ = _loop(ByScore("given", candidates="all", item="sample"))
+    order, *_ = loop(ByScore("given", candidates="all", item="sample"))
     assert order.next(0, ROWS).index[:, 0].tolist() == list(range(ROWS))
     assert order.next(1, ROWS).index[:, 0].tolist() == list(range(ROWS, 2 * ROWS))
 

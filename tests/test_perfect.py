@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from augend import AugendError
+from augend.contract import Saved
 from augend.order import Copies, every, every_order, judge_copies
 from augend.report import perfect as page
 from augend.study import perfect
@@ -119,6 +120,17 @@ def test_a_killed_run_goes_on_to_the_same_numbers(digits: None, tmp_path: Path) 
     for one, other in zip(whole["epochs"], again["epochs"], strict=True):
         assert one["carried"] == other["carried"]
         assert one["losses"] == other["losses"]
+
+
+def test_an_interrupt_ends_it_at_once_and_says_how_to_go_on(digits: None, tmp_path: Path) -> None:
+    def impatient(now: Any) -> None:
+        if (now["epoch"], now["start"]) == (2, 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Saved, match="starts that are done are kept. Continue with: augend reproduce") as caught:
+        _run(tmp_path / "run", listen=impatient)
+    assert caught.value.code == 130 and len(list((tmp_path / "run" / "orders").iterdir())) == 2
+    assert not (tmp_path / "run" / "perfect.json").exists()
 
 
 def test_what_it_refuses(digits: None, tmp_path: Path) -> None:

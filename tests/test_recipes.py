@@ -16,12 +16,13 @@ import torch
 from augend import names
 from augend.address import Address, Slice
 from augend.contract import AugendError, Component
-from augend.recipes import Plan, check, dump, known, known_settings, load, read_file, resolve, resolved_words, roles
+from augend.recipes import Plan, check, dump, known, known_settings, load, read_file, resolve, resolved_words
 from augend.recipes import settings as load_settings
 from augend.recipes.augmentations import expand
 from augend.recipes.components import OPTIMIZERS
 from augend.recipes.language import assign, compose
 from augend.recipes.reading import Place, parse
+from augend.recipes.resolve import asked_data
 from augend.recipes.words import ops
 
 DIGITS = frozenset({"rotate", "crop"})
@@ -102,7 +103,7 @@ def test_init_embedding_trains_what_its_term_reaches_at_a_tenth_of_the_rate() ->
 
 def test_transfer_embed_wires_roles_networks_and_views() -> None:
     given = {"params": {"base": "cifar100"}, "data": "cifar10", "model": "small", "budget": "400step"}
-    assert roles("transfer-embed", data="cifar10", params={"base": "cifar100"}) == {
+    assert asked_data("transfer-embed", data="cifar10", params={"base": "cifar100"}).roles == {
         "main": "cifar10",
         "base": "cifar100",
     }

@@ -110,7 +110,7 @@ def test_the_naive_loops_choice_in_every_round_and_no_trace(network: str, optimi
         draws = Draws(0, "round", number)
         candidates = [torch.randint(400, (ROWS,), generator=draws.child(str(n)).generator()) for n in range(4)]
         before = _state(model, stepper)
-        fast = scoring(probe, [Picks(index[:, None]) for index in candidates], draws, 0).values
+        fast = scoring(probe, [Picks(index[:, None]) for index in candidates], draws, draws.child("epoch")).values
         _same(before, _state(model, stepper))
         slow = [_naive(model, stepper, x[i], y[i], held if against == "external" else (x[i], y[i])) for i in candidates]
         agreed += int(fast.argmax()) == max(range(4), key=slow.__getitem__)
@@ -132,7 +132,7 @@ def test_a_trial_that_is_the_step_is_the_step(network: str, optimizer: str) -> N
     for number in range(5):
         index = torch.arange(number * ROWS, (number + 1) * ROWS)
         before = _state(model, stepper)
-        trial = steps.take(probe.external_of(index))
+        trial = steps.take(probe.training(index))
         _same(before, _state(model, stepper))
         stepper.zero_grad()
         functional.cross_entropy(model(x[index]), y[index]).backward()
@@ -150,7 +150,7 @@ def test_clipping_and_frozen_weights_are_tried_as_they_are_taken() -> None:
     model[0].weight.requires_grad_(False)
     probe = LoopProbe(model, stepper, lambda index: (x[index], y[index]), clip=0.1)
     model.eval()
-    trial = TrialSteps(probe).take(probe.external_of(torch.arange(ROWS)))
+    trial = TrialSteps(probe).take(probe.training(torch.arange(ROWS)))
     functional.cross_entropy(model(x[:ROWS]), y[:ROWS]).backward()
     torch.testing.assert_close(
         trial.taken.gradients["6.weight"], model[6].weight.grad

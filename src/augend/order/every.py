@@ -1,15 +1,15 @@
 """Every order of an epoch's batches, from one start: what a perfect choice would have been, found by trying all of them.
 
-n batches have n! orders. Orders that begin alike share their first steps, so the tree of their prefixes is walked instead (6
-batches: 1,956 steps instead of 4,320), level by level; copies of the model train side by side, in chunks whose size is timed.
+n batches have n! orders. Orders that begin alike share their first steps, so the tree of their prefixes is walked instead
+(6 batches: 1,956 steps instead of 4,320), level by level; copies of the model train side by side, in chunks of the size that
+turns out to be the fastest, which may be one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,13 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from augend.contract import AugendError
-from augend.order.trial import evaluating
+from augend.order.trial import evaluating, in_mode
 
 __all__ = ["Copies", "EveryOrder", "every_order", "judge_copies"]
 
 MOST = 9  # batches: 9! = 362,880 orders
 CHUNKS = (1, 6, 12, 24, 72, 144)
+SLOWER = 1.15  # than the best, and larger chunks are not tried
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -87,7 +88,7 @@ class EveryOrder:
         orders: int64 ``(n!, n)``, lexicographic: which batch comes at each position.
         copies: the model after each of them.
         steps: that were taken; the naive way takes n! * n.
-        chunk: copies that trained side by side.
+        chunk: copies side by side that were the fastest.
     """
 
     orders: Tensor
@@ -118,7 +119,8 @@ def every_order(
         count: n, where `batches` is a function.
         start: one copy to go on from, its optimizer's state included.
         loss: logits ``(rows, classes)`` and labels -> scalar.
-        chunk: copies side by side; None: timed. Another chunk changes the last bits.
+        chunk: copies side by side; None: several sizes are tried as it goes, and the fastest serves the rest. Another chunk
+            changes the last bits.
         after: called with steps done and in all.
 
     Returns:
@@ -146,22 +148,23 @@ def every_order(
     total = sum(math.perm(n, k) for k in range(1, n + 1))
     train = _trainer(model, loss)
     prefixes: list[tuple[int, ...]] = [()]
-    done, size = 0, chunk or 0
+    done, pace = 0, _Pace(chunk)
     for position in range(n):
         x, y = at(position)
         children = [(p, b) for p, prefix in enumerate(prefixes) for b in range(n) if b not in prefix]
-        if not size and (len(children) >= 72 or position == n - 1):
-            size = _timed(train, copies, x, y, children, optimizer)
-        made = []
-        for begin in range(0, len(children), size or 1):
-            part = children[begin : begin + (size or 1)]
+        made, first = [], 0
+        while first < len(children):
+            part = children[first : first + pace.size(len(children) - first)]
             parents, which = (torch.tensor(side) for side in zip(*part, strict=True))
+            begin = time.perf_counter()
             made.append(_step(train, copies.take(parents), x[which], y[which], optimizer))
+            pace.took(len(part), time.perf_counter() - begin)
+            first += len(part)
             done += len(part)
             after(done, total)
         copies = Copies.joined(made)
         prefixes = [(*prefixes[p], b) for p, b in children]
-    return EveryOrder(torch.tensor(prefixes), copies, done, size)
+    return EveryOrder(torch.tensor(prefixes), copies, done, pace.best)
 
 
 def judge_copies(
@@ -223,23 +226,11 @@ def _trainer(model: nn.Module, loss: Loss) -> _Trainer:
         weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         own = {name: value.clone() for name, value in buffers.items()}  # batch norm writes into these
-        with _training(model):
+        with in_mode(model, training=True):
             return loss(torch.func.functional_call(model, {**weights, **own}, (x,)), y), own
 
     gradients: _Trainer = torch.func.grad(lost, has_aux=True)
     return gradients
-
-
-@contextlib.contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    resting = [module for module in model.modules() if not module.training]
-    for module in resting:
-        module.training = True
-    try:
-        yield
-    finally:
-        for module in resting:
-            module.training = False
 
 
 def _step(
@@ -269,26 +260,39 @@ def _step(
     return Copies(weights, buffers, state)
 
 
-def _timed(
-    train: _Trainer,
-    copies: Copies,
-    x: Tensor,
-    y: Tensor,
-    children: Sequence[tuple[int, int]],
-    optimizer: Callable[[Iterable[Tensor]], Optimizer],
-) -> int:
-    """The number of copies side by side that is fastest a step here, the best of three each."""
-    best, chosen = float("inf"), 1
-    for size in CHUNKS:
-        if size > len(children):
-            break
-        parents, which = (torch.tensor(side) for side in zip(*children[:size], strict=True))
-        part = copies.take(parents)
-        turns = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            _step(train, part, x[which], y[which], optimizer)
-            turns.append((time.perf_counter() - begin) / size)
-        if min(turns) < 0.97 * best:
-            best, chosen = min(turns), size
-    return chosen
+class _Pace:
+    """How many copies train side by side: sizes are tried on the work itself, twice each, so that trying costs nothing but
+    the difference. A size is only tried where the one before was about as fast as the best.
+
+    Args:
+        fixed: a size that is not to be questioned.
+    """
+
+    def __init__(self, fixed: int | None) -> None:
+        self._fixed = fixed
+        self._each: dict[int, list[float]] = {}  # size -> seconds a copy
+
+    @property
+    def best(self) -> int:
+        """The fastest size so far."""
+        if self._fixed or not self._each:
+            return self._fixed or 1
+        return min(self._each, key=lambda size: min(self._each[size]))
+
+    def size(self, left: int) -> int:
+        """How many of the copies that are left go next."""
+        best = self.best
+        if not self._fixed:
+            fastest = min(self._each[best]) if self._each else float("inf")
+            for size in CHUNKS:
+                turns = self._each.get(size, [])
+                if len(turns) < 2:
+                    return min(size, left)
+                if min(turns) > SLOWER * fastest:
+                    break
+        return min(best, left)
+
+    def took(self, size: int, seconds: float) -> None:
+        """So long for a step of so many copies."""
+        if size in CHUNKS:
+            self._each.setdefault(size, []).append(seconds / size)

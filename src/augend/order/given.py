@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,9 +51,11 @@ class Given:
             batches = json.loads(path.read_text(encoding="utf-8"))["batches"]
             self._batches = [torch.tensor(batch, dtype=torch.int64) for batch in batches]
         except FileNotFoundError:
-            raise AugendError(f"order given: {path}: there is no such file") from None
+            raise AugendError(f"order given: {path.absolute()}: there is no such file") from None
         except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise AugendError(f"order given: {path}: holds no {allowed} ({type(error).__name__})") from None
+        digest = hashlib.sha256(json.dumps(batches).encode()).digest()
+        self._fingerprint = torch.frombuffer(bytearray(digest), dtype=torch.int64)
         for number, batch in enumerate(self._batches):
             if batch.ndim != 1 or not len(batch):
                 raise AugendError(
@@ -79,8 +82,13 @@ class Given:
         """A given order hears nothing."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The step says all."""
-        return {}
+        """Which file it was; for the rest the step says all."""
+        return {"fingerprint": self._fingerprint.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The step says all."""
+        """Check that the file is the one that the phase began with."""
+        if not torch.equal(state["fingerprint"], self._fingerprint):
+            raise AugendError(
+                f"order given: {Path(self._file).absolute()}: has changed since the phase began; put the first file back, or "
+                "start a new run"
+            )

@@ -87,6 +87,8 @@ class GraB:
         gradient = gradient.detach()
         if not len(self._sum):
             self._sum, self._mean, self._stale = (torch.zeros_like(gradient) for _ in range(3))
+        if self._sum.device != gradient.device:  # a state that was loaded lies on the CPU
+            self._sum, self._mean, self._stale = (t.to(gradient.device) for t in (self._sum, self._mean, self._stale))
         centred = gradient - self._stale
         number = self._order[self._at - 1]
         if float(self._sum @ centred) < 0:  # the sum is shorter with a plus

@@ -54,8 +54,8 @@ class InfoBatch:
         """Begin; the first epoch leaves nothing out, since no loss has been heard."""
         self._size, self._draws = size, draws
         self._losses = torch.full((size,), -1.0)  # not heard yet
-        self._weights = torch.ones(size)
         self._queue = torch.zeros(0, dtype=torch.int64)
+        self._weights = torch.zeros(0)  # of those in the queue
         self._epoch = 0
         self.pruned = 0  # pictures that the epoch leaves out
 
@@ -64,17 +64,17 @@ class InfoBatch:
         if sources != 1:
             raise AugendError("infobatch weighs single pictures by their losses; it cannot serve sums")
         while len(self._queue) < rows:
-            self._queue = torch.cat((self._queue, self._begun(progress)))
+            order, weights = self._begun(progress)
+            self._queue, self._weights = torch.cat((self._queue, order)), torch.cat((self._weights, weights))
         index, self._queue = self._queue[:rows], self._queue[rows:]
-        return Picks(index[:, None], weight=self._weights[index])
+        weight, self._weights = self._weights[:rows], self._weights[rows:]
+        return Picks(index[:, None], weight=weight)
 
-    def _begun(self, progress: float) -> Tensor:
-        """The pictures of a new epoch, shuffled."""
+    def _begun(self, progress: float) -> tuple[Tensor, Tensor]:
+        """The pictures of a new epoch, shuffled, and their weights."""
         generator = self._draws.child(f"epoch/{self._epoch}").generator()
         self._epoch += 1
-        waiting = self._queue  # leftovers keep the weight they were picked with
-        held = self._weights[waiting]
-        self._weights = torch.ones(self._size)
+        weights = torch.ones(self._size)
         order = torch.randperm(self._size, generator=generator)
         self.pruned = 0
         known = self._losses >= 0
@@ -82,14 +82,13 @@ class InfoBatch:
             learned = known & (self._losses < self._losses[known].mean())
             candidates = order[learned[order]]
             dropped = candidates[: int(self._prune * len(candidates))]
-            self._weights[candidates] = 1 / (1 - self._prune)
+            weights[candidates] = 1 / (1 - self._prune)
             self.pruned = len(dropped)
             keep = torch.ones(self._size, dtype=torch.bool)
             keep[dropped] = False
             order = torch.randperm(self._size, generator=generator)
             order = order[keep[order]]
-        self._weights[waiting] = held
-        return order
+        return order, weights[order]
 
     def feedback(self, picks: Picks, *, loss: Tensor | None, gradient: Tensor | None) -> None:
         """The rows' losses, unweighted, float32 ``(rows,)``."""

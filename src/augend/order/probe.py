@@ -65,9 +65,9 @@ class LoopProbe:
         """The pictures of these rows, fetched."""
         if picks.index.shape[1] != 1:
             raise AugendError("a LoopProbe shows rows of one picture; sums of pictures need a probe of your own")
-        return self.external_of(picks.index[:, 0])
+        return self.training(picks.index[:, 0])
 
-    def external_of(self, index: Tensor) -> Batch:
+    def training(self, index: Tensor) -> Batch:
         """Training pictures by their numbers."""
         x, labels = self._fetch(index)
         return Batch({"x": x}, labels, index)

@@ -7,7 +7,6 @@ strategy* draws with probabilities that follow the scores, and `refresh` says wh
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augend.contract import AugendError, Picks, Probe, Taken
+from augend.contract import AugendError, Picks, Probe
 from augend.order.pools import CutBatches, Remaining, chosen
-from augend.order.scoring import Combined, Delta, Gradients, Loss, Passes, RandomScore, Scores, Scoring, Table
+from augend.order.scoring import Combined, Delta, Gradients, Loss, Passes, RandomScore, Scoring, Table, row_scores
 from augend.randomness import Draws
 
 __all__ = ["ByDelta", "ByLoss", "ByScore", "RandomScores", "SampleByLoss", "sampled", "taken_first"]
@@ -28,20 +27,29 @@ Take = Literal["lowest", "highest"]
 def taken_first(scores: Tensor, take: Take) -> Tensor:
     """int64: item numbers in the order they are taken; of equal scores the one that comes first. The ordering strategy.
 
+    A score that is no number (a trial that diverged) is taken last.
+
     >>> taken_first(torch.tensor([2.0, 1.0, 1.0]), "lowest").tolist()
     [1, 2, 0]
+    >>> taken_first(torch.tensor([float("nan"), 1.0, 3.0]), "highest").tolist()
+    [2, 1, 0]
     """
-    return torch.argsort(scores, stable=True, descending=take == "highest")
+    worst = float("inf") if take == "lowest" else -float("inf")
+    return torch.argsort(
+        scores.nan_to_num(nan=worst, posinf=None, neginf=None), stable=True, descending=take == "highest"
+    )
 
 
 def sampled(scores: Tensor, count: int, weighing: str, draws: Draws) -> Tensor:
     """int64 ``(count,)``: item numbers drawn with replacement, the probability proportional to the score, or to its inverse,
-    1 / (score + 1e-6), or the same for all. The sampler strategy.
+    1 / (score + 1e-6), or the same for all. A loss that is not finite counts as the largest that is. The sampler strategy.
 
     >>> sampled(torch.tensor([0.0, 3.0, 1.0]), 1000, "direct", Draws(0, "doc")).bincount(minlength=3).tolist()
     [0, 747, 253]
     """
-    weights = scores.double().clamp(min=0).numpy()
+    finite = scores[scores.isfinite()]
+    most = float(finite.max()) if len(finite) else 1.0
+    weights = scores.double().nan_to_num(nan=most, posinf=most).clamp(min=0).numpy()
     weights = {"direct": weights, "inverse": 1 / (weights + 1e-6), "uniform": np.ones_like(weights)}[weighing]
     if not weights.sum() > 0:
         weights = np.ones_like(weights)
@@ -60,7 +68,6 @@ class Scored:
         cut: batches are cut as the epoch begins, instead of drawn from the pictures left as candidates are.
         refresh: "step", or "epoch": all items are scored as an epoch begins and then taken in that order.
         prefix: see `Remaining`.
-        average: all candidates' steps are taken at once, as the mean of their gradients.
     """
 
     pure = False
@@ -69,8 +76,8 @@ class Scored:
     """Asks the model, so `start` needs a probe."""
     external = False
     """Scores on held-out pictures."""
-    scores_file: str | None = None
-    """A file that says a score of every picture."""
+    table: Table | None = None
+    """The part of the scores that a file gives."""
 
     def __init__(
         self,
@@ -82,7 +89,6 @@ class Scored:
         cut: bool = False,
         refresh: Literal["step", "epoch"] = "step",
         prefix: bool = False,
-        average: bool = False,
     ) -> None:
         for option, value, allowed in (
             ("take", take, ("lowest", "highest")),
@@ -98,7 +104,7 @@ class Scored:
                 "order: prefix is a way of drawing candidate batches at every step; leave item and refresh out"
             )
         self.scoring, self.take, self.candidates, self.item = scoring, take, candidates, item
-        self.refresh, self._prefix, self._average = refresh, prefix, average
+        self.refresh, self._prefix = refresh, prefix
         self.single = item == "sample"  # rows of one picture only
         self.cuts = self._cut = cut or (item == "batch" and (refresh == "epoch" or candidates is None))
 
@@ -114,6 +120,8 @@ class Scored:
         self._batches = CutBatches(size, draws)
         self._left = Remaining(size, prefix=self._prefix)
         self._queue = torch.zeros(0, dtype=torch.int64)  # with refresh: epoch, what is still to come
+        if self.table is not None:
+            self.table.values = None
 
     def passes(self, rows: int, sources: int = 1) -> Passes:
         """What is computed for scores beyond the step itself: the mean of a step over a whole epoch."""
@@ -135,7 +143,8 @@ class Scored:
         """The rows of the best candidate.
 
         Raises:
-            AugendError: single pictures are to be chosen for rows of several; or there are fewer pictures than rows.
+            AugendError: single pictures are to be chosen for rows of several; or batches that were cut beforehand for rows of
+                another number.
         """
         draws = self._draws.child(f"step/{step}")
         if self.item == "sample":
@@ -152,35 +161,25 @@ class Scored:
             assert self.candidates is not None
             drawn = self._left.drawn(draws, self.candidates, rows * sources)
             items = [Picks(index.view(rows, sources)) for index in drawn]
-            round_ = step * rows * sources // self._size  # epochs of pictures, up to the leftovers
-        scores = self.scoring(self._probe, items, draws, round_)
+            round_ = step * rows * sources // self._size
+        scores = self.scoring(self._probe, items, draws, self._epoch(round_))
         best = int(taken_first(scores.values, self.take)[0])
         if self._cut:
             self._batches.take(int(numbers[best]))
         else:
             self._left.take(items[best].index.flatten())
-        if scores.taken is None:
-            return items[best]
-        taken = self._mean(scores, len(items)) if self._average else scores.taken(best)
-        return Picks(items[best].index, taken=taken)
+        return items[best] if scores.taken is None else Picks(items[best].index, taken=scores.taken(best))
 
-    def _mean(self, scores: Scores, count: int) -> Taken:
-        """The mean of all candidates' gradients; running statistics are those of the last."""
-        assert scores.taken is not None
-        every = [scores.taken(number) for number in range(count)]
-        gradients: dict[str, Tensor | None] = {}
-        for name in every[0].gradients:
-            got = [one.gradients[name] for one in every]
-            there = [g for g in got if g is not None]
-            gradients[name] = functools.reduce(torch.add, there).div(count) if there else None
-        return Taken(gradients, every[-1].buffers, every[-1].losses)
+    def _epoch(self, number: int) -> Draws:
+        """The stream of what stays the same while an epoch lasts."""
+        return self._draws.child(f"epoch/{number}")
 
     def _queued(self, draws: Draws, rows: int, sources: int) -> Picks:
         """Batches in the order of scores that were computed as the epoch began."""
         if self._batches.refill(rows * sources):
             numbers = self._batches.left
             items = [Picks(self._batches.batch(int(n)).view(rows, sources)) for n in numbers]
-            scores = self.scoring(self._probe, items, draws, self._batches.round)
+            scores = self.scoring(self._probe, items, draws, self._epoch(self._batches.round))
             self._queue = numbers[taken_first(scores.values, self.take)]
         number, self._queue = int(self._queue[0]), self._queue[1:]
         index = self._batches.batch(number)
@@ -192,37 +191,33 @@ class Scored:
         if self.refresh == "epoch" or self.candidates is None:
             if len(self._queue) < rows:
                 owed, everything = self._queue, torch.randperm(self._size, generator=draws.generator())
-                scores = self._rows(everything, rows, draws)
+                scores = row_scores(self.scoring, self._probe, everything, rows, draws)
                 self._queue = torch.cat((owed, everything[taken_first(scores, self.take)]))
             index, self._queue = self._queue[:rows], self._queue[rows:]
             return Picks(index[:, None])
         count = min(self.candidates * rows, max(rows, len(self._left.left)))
         pictures = self._left.drawn(draws, 1, count)[0]
-        scores = self._rows(pictures, rows, draws)
+        scores = row_scores(self.scoring, self._probe, pictures, rows, draws)
         index = pictures[taken_first(scores, self.take)[:rows]]
         self._left.take(index if count > rows else pictures)  # what an epoch owed stands first in what it offered
         return Picks(index[:, None])
-
-    def _rows(self, pictures: Tensor, rows: int, draws: Draws) -> Tensor:
-        """Scores of pictures, a batch's size at a time."""
-        return torch.cat(
-            [
-                self.scoring.rows(self._probe, Picks(pictures[n : n + rows, None]), draws.child(f"part/{n}"))
-                for n in range(0, len(pictures), rows)
-            ]
-        )
 
     def feedback(self, picks: Picks, *, loss: Tensor | None, gradient: Tensor | None) -> None:
         """Scores are asked for, not heard."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is left of the epoch, and the queue."""
+        """What is left of the epoch, the queue, and the scores of a file."""
         pools = {"batches": self._batches.state_dict(), "pictures": self._left.state_dict()}
-        return {"queue": self._queue.clone(), **{f"{p}/{k}": t for p, state in pools.items() for k, t in state.items()}}
+        state = {f"{pool}/{key}": tensor for pool, its in pools.items() for key, tensor in its.items()}
+        if self.table is not None and self.table.values is not None:
+            state["scores"] = self.table.values
+        return {"queue": self._queue.clone(), **state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue in the middle of an epoch."""
         self._queue = state["queue"].clone()
+        if self.table is not None:
+            self.table.values = state.get("scores")
         for name, pool in (("batches", self._batches), ("pictures", self._left)):
             pool.load_state_dict({k.partition("/")[2]: t for k, t in state.items() if k.startswith(f"{name}/")})
 
@@ -317,8 +312,7 @@ class SampleByLoss:
         pictures = chosen(draws, self._size, min(self._pool * rows, self._size))
         scores = torch.ones(len(pictures))
         if self._weighing != "uniform":
-            parts = [Picks(pictures[n : n + rows, None]) for n in range(0, len(pictures), rows)]
-            scores = torch.cat([self._scoring.rows(self._probe, part, draws) for part in parts])
+            scores = row_scores(self._scoring, self._probe, pictures, rows, draws)
         return Picks(pictures[sampled(scores, rows, self._weighing, draws.child("sampled"))][:, None])
 
     def feedback(self, picks: Picks, *, loss: Tensor | None, gradient: Tensor | None) -> None:
@@ -374,17 +368,16 @@ class ByDelta(Scored):
             raise AugendError(
                 "by-delta: refresh: epoch scores long before the step, so its trial is none; use trial: eval"
             )
-        scoring: Scoring = delta if minus is None else Combined(delta, Table(minus))
+        table = None if minus is None else Table(minus)
         super().__init__(
-            Gradients() if average else scoring,
+            Gradients() if average else delta if table is None else Combined(delta, table),
             candidates=_count(candidates),
             take="highest" if take == "average" else take,
             cut=True,
             refresh=refresh,
-            average=average,
         )
         self.external = delta.external and not average
-        self.scores_file = minus
+        self.table = table
 
 
 class ByScore(Scored):
@@ -406,8 +399,9 @@ class ByScore(Scored):
         take: Take = "lowest",
         item: Literal["batch", "sample"] = "batch",
     ) -> None:
-        super().__init__(Table(file), candidates=_count(candidates), take=take, item=item)
-        self.scores_file = file
+        table = Table(file)
+        super().__init__(table, candidates=_count(candidates), take=take, item=item)
+        self.table = table
 
 
 class RandomScores(Scored):
@@ -423,6 +417,8 @@ class RandomScores(Scored):
         >>> order.next(0, rows=8).index.shape
         torch.Size([8, 1])
     """
+
+    sees = False
 
     def __init__(self, candidates: int = 8, cut: bool = False) -> None:
         super().__init__(RandomScore(), candidates=candidates, take="lowest", cut=cut)

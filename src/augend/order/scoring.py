@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from augend.contract import AugendError, Picks, Probe, Taken
+from augend.contract import AugendError, Losses, Picks, Probe, Taken
 from augend.order.pools import chosen
 from augend.order.trial import TrialSteps, evaluating
 from augend.randomness import Draws
@@ -23,6 +24,7 @@ __all__ = [
     "Scores",
     "Scoring",
     "Table",
+    "row_scores",
     "shared",
     "standardised",
 ]
@@ -63,8 +65,8 @@ class Scoring(Protocol):
         """For each item, and once a step, where `held` pictures are held out. A step that need not be taken again counts
         -1 forward and -1 backward."""
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
-        """One score an item. `draws` is the step's own stream, `epoch` counts the order's rounds."""
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
+        """One score an item. `draws` is the step's own stream, `epoch` that of the epoch, the same in all its steps."""
 
     def rows(self, probe: Probe | None, picks: Picks, draws: Draws) -> Tensor:
         """float32 ``(rows,)``, on the CPU: one score a row, where pictures are the items."""
@@ -85,9 +87,27 @@ def shared(probe: Probe, items: int, score: Callable[[int], Tensor]) -> Tensor:
     return probe.gather(values).detach().float().cpu()
 
 
+def row_scores(scoring: Scoring, probe: Probe | None, pictures: Tensor, rows: int, draws: Draws) -> Tensor:
+    """float32 ``(n,)`` on the CPU: pictures scored `rows` at a time, the parts shared among the ranks."""
+    rank, ranks = (0, 1) if probe is None else (probe.rank, probe.ranks)
+    found = [
+        scoring.rows(probe, Picks(part[:, None]), draws.child(f"part/{n}"))
+        if n % ranks == rank
+        else torch.zeros(len(part))
+        for n, part in enumerate(torch.split(pictures, rows))
+    ]
+    values = torch.cat(found)
+    return values if probe is None else probe.gather(values).float().cpu()
+
+
 def standardised(values: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 among themselves; all 0 where they are alike."""
-    return (values - values.mean()) / values.std(correction=0).clamp(min=1e-12)
+    """Mean 0 and standard deviation 1 among those that are finite; all 0 where they are alike.
+
+    >>> standardised(torch.tensor([1.0, 3.0, float("nan")]))
+    tensor([-1.,  1., nan])
+    """
+    finite = values[values.isfinite()]
+    return (values - finite.mean()) / finite.std(correction=0).clamp(min=1e-12)
 
 
 class Loss:
@@ -97,7 +117,7 @@ class Loss:
         """A forward of each."""
         return Passes(1), Passes()
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """The batches' mean losses, one forward each."""
         seen = seeing(probe, "by-loss")
         with torch.no_grad(), evaluating(seen.model):
@@ -145,6 +165,8 @@ class Delta:
             )
         self.external, self.relative, self.size = against == "external", relative, draw
         self.is_step, self.redraw = trial == "step", redraw
+        self.keep_all = False
+        """Keep every trial that is a step, a model's memory each, instead of the two that can be chosen by their gains."""
         self._steps: tuple[Probe, TrialSteps] | None = None
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
@@ -155,7 +177,7 @@ class Delta:
         size = min(self.size, held)
         return Passes(1, 1, size), once.plus(Passes(held=size))
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """A trial step on every batch."""
         seen = seeing(probe, "by-delta")
         if self.is_step and seen.ranks > 1:
@@ -168,32 +190,61 @@ class Delta:
                 raise AugendError(
                     "by-delta: against: external needs held-out pictures; write hold: {external: 10%} in the recipe"
                 )
-            index = chosen(draws.child(f"external/{epoch}"), seen.held, min(self.size, seen.held))
+            index = chosen(epoch.child("external"), seen.held, min(self.size, seen.held))
             held = seen.external(index)
             with torch.no_grad(), evaluating(seen.model):
                 start = seen.loss(None, held).total
-        kept: dict[int, Taken] = {}
+        kept = _Kept(self.keep_all)
 
         def gain(number: int) -> Tensor:
             batch = seen.batch(items[number], redrawn=self.redraw)
             trial = steps.take(batch)
-            if self.is_step:
-                kept[number] = trial.taken
             before = start if self.external else trial.taken.losses.total
             after = (steps.external(trial, held) if self.external else steps.losses(trial, batch)).total
             found = (before - after).detach()
-            return found / before.detach().clamp(min=1e-12) if self.relative else found
+            if self.relative:
+                found = found / before.detach().clamp(min=1e-12)
+            if self.is_step:
+                kept.add(number, float(found), trial.taken)
+            return found
 
         values = shared(seen, len(items), gain)
-        return Scores(values, kept.__getitem__ if self.is_step else None)
+        return Scores(values, kept.get if self.is_step else None)
 
     def rows(self, probe: Probe | None, picks: Picks, draws: Draws) -> Tensor:
         """A step on one picture is no step that training takes."""
         raise AugendError("by-delta scores batches, not single pictures; use item: batch")
 
 
+class _Kept:
+    """Trials that are steps: those of the lowest and the highest gain, the first of equals, or all of them."""
+
+    def __init__(self, every: bool) -> None:
+        self._every, self._trials = every, dict[int, Taken]()
+        self._best: dict[int, tuple[int, float]] = {}  # sign -> item number and signed gain
+
+    def add(self, number: int, gain: float, taken: Taken) -> None:
+        """A trial; a gain that is no number loses to any."""
+        self._trials[number] = taken
+        for sign in (1, -1):
+            value = -math.inf if math.isnan(gain) else sign * gain
+            if sign not in self._best or value > self._best[sign][1]:
+                self._best[sign] = number, value
+        if not self._every:
+            best = {one for one, _ in self._best.values()}
+            self._trials = {one: trial for one, trial in self._trials.items() if one in best}
+
+    def get(self, number: int) -> Taken:
+        """The trial of an item that can be chosen."""
+        return self._trials[number]
+
+
 class Gradients:
-    """No score: the steps themselves, in training mode, for an order that takes all of them."""
+    """No score: the steps themselves, in training mode, for an order that takes the mean of all of them.
+
+    Whichever item is asked for, the mean of all gradients and of all losses is what was taken; running statistics and the
+    rows' own losses are those of the first.
+    """
 
     def __init__(self) -> None:
         self._steps: tuple[Probe, TrialSteps] | None = None
@@ -202,15 +253,25 @@ class Gradients:
         """A step on each, which is all there is."""
         return Passes(1, 1), Passes(-1, -1)
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """A trial step on every batch."""
         seen = seeing(probe, "by-delta")
         if seen.ranks > 1:
             raise AugendError("by-delta: take: average needs every batch on one rank; use one rank")
         if self._steps is None or self._steps[0] is not seen:
             self._steps = seen, TrialSteps(seen, train=True)
-        kept = [self._steps[1].gradients(seen.batch(item)) for item in items]
-        return Scores(torch.zeros(len(items)), kept.__getitem__)
+        first = self._steps[1].gradients(seen.batch(items[0]))
+        sums, terms = dict(first.gradients), dict(first.losses.terms)
+        for item in items[1:]:
+            taken = self._steps[1].gradients(seen.batch(item))
+            for name, gradient in taken.gradients.items():
+                held = sums[name]
+                sums[name] = gradient if held is None else held if gradient is None else held + gradient
+            terms = {name: value + taken.losses.terms[name] for name, value in terms.items()}
+        mean = {name: None if gradient is None else gradient / len(items) for name, gradient in sums.items()}
+        losses = Losses({name: value / len(items) for name, value in terms.items()}, first.losses.rows)
+        whole = Taken(mean, first.buffers, losses)
+        return Scores(torch.zeros(len(items)), lambda number: whole)
 
     def rows(self, probe: Probe | None, picks: Picks, draws: Draws) -> Tensor:
         """A step on one picture is no step that training takes."""
@@ -227,12 +288,13 @@ class Combined:
 
     def __init__(self, gain: Delta, teacher: Table) -> None:
         self._gain, self._teacher = gain, teacher
+        gain.keep_all = True  # the teacher may turn any of them into the best
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """Those of the gain."""
         return self._gain.passes(held)
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """Both, of the same items."""
         gains = self._gain(probe, items, draws, epoch)
         losses = self._teacher(probe, items, draws, epoch).values
@@ -248,23 +310,26 @@ class Table:
 
     Args:
         file: as `augend evaluate RUN --scores FILE` writes it.
+
+    Attributes:
+        file: its path.
+        values: float32 ``(size,)`` once they were asked for; a checkpoint keeps them, so that the file is read once a run.
     """
 
     def __init__(self, file: str) -> None:
-        self._file = file
-        self._known: tuple[Probe, Tensor] | None = None
+        self.file = file
+        self.values: Tensor | None = None
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """None: what the teacher cost is not known here."""
         return Passes(), Passes()
 
     def _table(self, probe: Probe | None) -> Tensor:
-        seen = seeing(probe, "by-score")
-        if self._known is None or self._known[0] is not seen:
-            self._known = seen, seen.table(self._file)
-        return self._known[1]
+        if self.values is None:
+            self.values = seeing(probe, "by-score").table(self.file)
+        return self.values
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """Looked up; the model is not asked."""
         table = self._table(probe)
         return Scores(torch.stack([table[item.index].mean() for item in items]))
@@ -281,7 +346,7 @@ class RandomScore:
         """None."""
         return Passes(), Passes()
 
-    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: int) -> Scores:
+    def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """Drawn by the step's own stream."""
         return Scores(draws.child("score").rows(torch.arange(len(items))).uniform()[:, 0])
 

@@ -14,20 +14,25 @@ from torch import Tensor, nn
 
 from augend.contract import Batch, Losses, Probe, Taken
 
-__all__ = ["Trial", "TrialSteps", "evaluating", "undisturbed"]
+__all__ = ["Trial", "TrialSteps", "evaluating", "in_mode", "undisturbed"]
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode in this block, each in its own mode again afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Every module in training or evaluation mode in this block, each in its own mode again afterwards."""
+    changed = [module for module in model.modules() if module.training != training]
+    for module in changed:
+        module.training = training
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in changed:
+            module.training = not training
+
+
+def evaluating(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Every module in evaluation mode in this block."""
+    return in_mode(model, training=False)
 
 
 def undisturbed() -> contextlib.AbstractContextManager[object]:
@@ -67,7 +72,7 @@ class TrialSteps:
         >>> model, x, y = nn.Linear(4, 2), torch.randn(8, 4), torch.tensor([0, 1] * 4)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> probe = LoopProbe(model, optimizer, lambda index: (x[index], y[index]))
-        >>> batch = probe.external_of(torch.arange(8))
+        >>> batch = probe.training(torch.arange(8))
         >>> trial = TrialSteps(probe).take(batch)
         >>> bool(probe.loss(trial.weights, batch).total < trial.taken.losses.total), model.weight.grad
         (True, None)

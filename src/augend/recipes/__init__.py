@@ -9,7 +9,7 @@ from augend.recipes.durations import resolve_steps
 from augend.recipes.library import Recipe, Settings, known, known_settings, load, read_file, settings
 from augend.recipes.plan import Plan
 from augend.recipes.reading import dump
-from augend.recipes.resolve import check, resolve, resolved_words, roles, settings_rate
+from augend.recipes.resolve import check, resolve, resolved_words, settings_rate
 from augend.recipes.schedules import OnPlateau, rate
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "resolve",
     "resolve_steps",
     "resolved_words",
-    "roles",
     "settings",
     "settings_rate",
 ]

@@ -17,7 +17,7 @@ from augend.recipes.plan import Plan
 from augend.recipes.planning import Resolving, data_word
 from augend.recipes.reading import Place
 
-__all__ = ["Asked", "asked_data", "check", "resolve", "resolved_words", "roles", "settings_rate"]
+__all__ = ["Asked", "asked_data", "check", "resolve", "resolved_words", "settings_rate"]
 
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 SettingsLike = str | Path | Mapping[str, Any] | Settings
@@ -71,24 +71,6 @@ def _one_optimizer(composed: Composed, block: Settings) -> None:
             )
 
 
-def roles(
-    recipe: RecipeLike,
-    *,
-    data: str,
-    model: str | Mapping[str, Any] = "auto",
-    overrides: Sequence[str] = (),
-    params: Mapping[str, Any] | None = None,
-    settings: SettingsLike = "good-practice",
-) -> dict[str, str]:
-    """Role -> data set, of the roles that the recipe uses.
-
-    >>> roles("transfer-none", data="cifar10", params={"base": "cifar100"})
-    {'main': 'cifar10', 'base': 'cifar100'}
-    """
-    asked = asked_data(recipe, data=data, model=model, overrides=overrides, params=params, settings=settings)
-    return dict(asked.roles)
-
-
 def asked_data(
     recipe: RecipeLike,
     *,
@@ -98,7 +80,11 @@ def asked_data(
     params: Mapping[str, Any] | None = None,
     settings: SettingsLike = "good-practice",
 ) -> Asked:
-    """What must be loaded before `resolve`."""
+    """What must be loaded before `resolve`: the data set of every role that the recipe uses.
+
+    >>> asked_data("transfer-none", data="cifar10", params={"base": "cifar100"}).roles
+    {'main': 'cifar10', 'base': 'cifar100'}
+    """
     builtin = {"data": data, "model": model, "weights": None, "base": "$data", "split": "auto"}
     bound = _bound(recipe, settings, overrides, params, builtin).recipe
     return Asked(
@@ -198,13 +184,15 @@ def check(
     """
     found = load(recipe)
     missing = {name: name for name, value in compose(found).params.items() if value == "required"}
-    used = roles(found, data="digits", overrides=overrides, params={**missing, **(params or {})}, settings=settings)
+    asked = asked_data(
+        found, data="digits", overrides=overrides, params={**missing, **(params or {})}, settings=settings
+    )
     fixed = load_settings(settings).words.budget or any("budget" in one.partition("=")[0] for one in overrides)
     return resolve(
         found,
         settings,
-        sizes=dict.fromkeys(used, 10_000),
-        traits=dict.fromkeys(used, TRAITS),
+        sizes=dict.fromkeys(asked.roles, 10_000),
+        traits=dict.fromkeys(asked.roles, TRAITS),
         data="digits",
         model="figure1",
         split="middle",

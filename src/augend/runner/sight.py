@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from augend.order.given import Given
 from augend.order.scored import Scored
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators
-from augend.recipes.plan import Plan, TermPlan
+from augend.recipes.plan import PhasePlan, Plan, TermPlan
 from augend.runner.outputs import Phase
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class Sight:
 
     @functools.cached_property
     def outside(self) -> Phase:
-        """The phase that sees held-out pictures: cross-entropy of the network that is trained."""
+        """The phase that sees held-out pictures: cross-entropy of the network that learns from labels."""
         scene = self._scene
-        network = scene.spec.train[0].network
+        network = _answering(scene.spec)
+        assert network is not None  # see check_orders
         term = TermPlan("held", Component("cross-entropy", {}), 1.0, (Address(network, "", "x"),))
         spec = dataclasses.replace(scene.spec, views={"x": ()}, terms=(term,))
         made = lookup("objective", "cross-entropy")(reduction="none")
@@ -157,13 +159,24 @@ def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
         pictures = splits[phase.data].train
         if isinstance(order, Given):
             order.start(len(pictures), Draws(0, "check"))
-        if isinstance(order, Scored) and order.scores_file is not None:
-            read_scores(order.scores_file, pictures)
+        if isinstance(order, Scored) and order.table is not None:
+            read_scores(order.table.file, pictures)
+        if isinstance(order, Scored) and order.external and _answering(phase) is None:
+            raise AugendError(
+                f"phase {phase.name!r}, order {phase.order.word}: against: external scores by cross-entropy with labels, and "
+                "the phase has none; use against: same"
+            )
         if isinstance(order, Scored) and order.external and "external" not in splits[phase.data].held:
             raise AugendError(
                 f"phase {phase.name!r}, order {phase.order.word}: against: external scores on held-out pictures, and none "
                 "are held out; write hold: {external: 10%} in the recipe, or against: same"
             )
+
+
+def _answering(spec: PhasePlan) -> str | None:
+    """The first network whose answers are compared with labels."""
+    answers = (term.of[0] for term in spec.terms if term.component.word == "cross-entropy")
+    return next((address.network for address in answers if not address.tensor), None)
 
 
 def read_scores(file: str, pictures: Pictures) -> Tensor:
@@ -190,5 +203,11 @@ def read_scores(file: str, pictures: Pictures) -> Tensor:
         raise AugendError(
             f"scores {path}: {len(missing)} of {len(pictures.ids)} training pictures have no score, {missing[0]} among them; "
             "write the file from a run on the same pictures, for all of them"
+        )
+    wrong = [one for one in pictures.ids if not math.isfinite(found[one])]
+    if wrong:
+        raise AugendError(
+            f"scores {path}: the score of {wrong[0]} is {found[wrong[0]]} ({len(wrong)} such); a model that diverged is no "
+            "teacher"
         )
     return torch.tensor([found[one] for one in pictures.ids])

@@ -9,7 +9,7 @@ worth.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +30,6 @@ from augend.randomness import Draws, stream_key
 from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
 from augend.runner.hardware import describe, program
-from augend.runner.stop import Stop
 from augend.study.evidence import read_json
 from augend.study.tables import table_text
 from augend.study.windows import WindowJudge
@@ -114,41 +113,10 @@ def run_perfect(
         out.mkdir(parents=True, exist_ok=True)
         about = {"threads": torch.get_num_threads(), "command": command, "environment": {**describe(), **program()}}
         write_json(out / "request.json", {**request, **about})
-    pieces = _pictures(table, size, seed, root)
-    model = network(seed)
-    judge, again = WindowJudge(*pieces.test), WindowJudge(*pieces.held)
-    starts = Copies.of(model)
-    chunk: int | None = read_json(out / "request.json").get("chunk")
-    epochs: list[dict[str, Any]] = []
-    stop = Stop()
-    with stop.listening():
-        for epoch in range(size.epochs):
-            batches = _batches(pieces.train, size, seed, epoch)
-            done: list[tuple[dict[str, Tensor], Copies]] = []
-            for number in range(len(starts)):
-                file = out / "orders" / f"epoch-{epoch + 1:02d}-start-{number:02d}.augend"
-                if not file.is_file():
-                    begin = time.perf_counter()
-                    make = lambda weights: torch.optim.SGD(weights, **table.optimizer)  # noqa: E731
-                    found = every_order(model, make, batches, size.batches, start=starts.take([number]), chunk=chunk)
-                    if chunk is None:  # timed once: another would change the last bits of a run that goes on
-                        chunk = found.chunk
-                        write_json(out / "request.json", {**read_json(out / "request.json"), "chunk": chunk})
-                    losses, right = judge(found.copies)
-                    seconds = time.perf_counter() - begin
-                    held = _held(again, found.copies, losses, seed, epoch, number)
-                    values = {"losses": losses, "right": right, **held}
-                    _save(file, values, found.copies, {"seconds": seconds, "steps": found.steps, "chunk": found.chunk})
-                    if stop.asked is not None:
-                        raise Saved(f"stopped; what is done is kept. Continue with: {command}", 130)
-                done.append(_load(file))
-                listen({"epoch": epoch + 1, "of": size.epochs, "start": number + 1, "starts": len(starts)})
-            values, every = _joined(done)
-            carried = _carried(values["losses"].numpy(), size.kept, seed)
-            epochs.append(_epoch(values, len(starts), carried))
-            if epoch:
-                epochs[-1]["between"] = _between(epochs[-2], epochs[-1])
-            starts = every.take(carried)
+    try:
+        epochs = _epochs(table, size, seed, _pictures(table, size, seed, root), out, listen)
+    except KeyboardInterrupt:  # files are whole or not there, so nothing need be waited for
+        raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
     found_all = {
         "schema": 1,
         **request,
@@ -163,6 +131,46 @@ def run_perfect(
     }
     write_json(out / "perfect.json", found_all)
     return found_all
+
+
+def _epochs(
+    table: Perfect, size: Size, seed: int, pieces: _Pieces, out: Path, listen: Progress
+) -> list[dict[str, Any]]:
+    """What every epoch found; of a start that is done, its file is read."""
+    model = network(seed)
+    judge, again = WindowJudge(*pieces.test), WindowJudge(*pieces.held)
+    starts = Copies.of(model)
+    chunk: int | None = read_json(out / "request.json").get("chunk")
+    epochs: list[dict[str, Any]] = []
+
+    def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(weights, **table.optimizer)
+
+    for epoch in range(size.epochs):
+        batches = _batches(pieces.train, size, seed, epoch)
+        done: list[tuple[dict[str, Tensor], Copies]] = []
+        for number in range(len(starts)):
+            file = out / "orders" / f"epoch-{epoch + 1:02d}-start-{number:02d}.augend"
+            if not file.is_file():
+                begin = time.perf_counter()
+                found = every_order(model, make, batches, size.batches, start=starts.take([number]), chunk=chunk)
+                if chunk is None:  # found once: another would change the last bits of a run that goes on
+                    chunk = found.chunk
+                    write_json(out / "request.json", {**read_json(out / "request.json"), "chunk": chunk})
+                losses, right = judge(found.copies)
+                seconds = time.perf_counter() - begin
+                held = _held(again, found.copies, losses, seed, epoch, number)
+                values = {"losses": losses, "right": right, **held}
+                _save(file, values, found.copies, {"seconds": seconds, "steps": found.steps, "chunk": found.chunk})
+            done.append(_load(file))
+            listen({"epoch": epoch + 1, "of": size.epochs, "start": number + 1, "starts": len(starts)})
+        values, every = _joined(done)
+        carried = _carried(values["losses"].numpy(), size.kept, seed)
+        epochs.append(_epoch(values, len(starts), carried))
+        if epoch:
+            epochs[-1]["between"] = _between(epochs[-2], epochs[-1])
+        starts = every.take(carried)
+    return epochs
 
 
 def network(seed: int) -> nn.Module:

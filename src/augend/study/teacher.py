@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
+from augend.checkpoint import write_bytes
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Split
@@ -46,22 +48,22 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
         raise AugendError(
             f"--scores {path}: " + ("is a folder" if path.is_dir() else f"there is no folder {path.parent}")
         )
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["id", "score", "class", "piece"])
-        for piece, pictures in split.pieces().items():
-            if not len(pictures) or piece.startswith("shifted/") or (piece == "test" and split.fixed_test):
-                continue
-            counts[piece] = len(pictures)
-            for begin in range(0, len(pictures), ROWS):
-                labels = number[pictures.labels[begin : begin + ROWS]]
-                with torch.no_grad():
-                    losses = functional.cross_entropy(
-                        model(pictures.pixels[begin : begin + ROWS]), labels, reduction="none"
-                    )
-                ids = pictures.ids[begin : begin + ROWS]
-                for one, loss, label in zip(ids, losses.tolist(), labels.tolist(), strict=True):
-                    writer.writerow([one, f"{loss:.6g}", model.classes[label], piece])
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["id", "score", "class", "piece"])
+    for piece, pictures in split.pieces().items():
+        if not len(pictures) or piece.startswith("shifted/") or (piece == "test" and split.fixed_test):
+            continue
+        counts[piece] = len(pictures)
+        for begin in range(0, len(pictures), ROWS):
+            labels = number[pictures.labels[begin : begin + ROWS]]
+            with torch.no_grad():
+                answers = model(pictures.pixels[begin : begin + ROWS])
+            losses = functional.cross_entropy(answers, labels, reduction="none")
+            ids = pictures.ids[begin : begin + ROWS]
+            for one, loss, label in zip(ids, losses.tolist(), labels.tolist(), strict=True):
+                writer.writerow([one, f"{loss:.6g}", model.classes[label], piece])
+    write_bytes(path, table.getvalue().encode())
     return counts
 
 
