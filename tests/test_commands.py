@@ -278,6 +278,8 @@ def test_a_study_is_continued_and_only_repeats_grow(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "study")]
     asked = ["compare", SMALL, "--recipes", "plain,augmented", "--budget", "20step"]
     assert run(*asked, "--repeats", "1", "--prepare-only", *out).returncode == 0
+    said = json.loads((tmp_path / "study" / "study.json").read_text())["command"]
+    assert said.startswith("augend compare") and "--prepare-only" not in said
     assert run("trial", str(tmp_path / "study"), "0").returncode == 0
     done = run("report", str(tmp_path / "study"))
     assert done.returncode == 3, done.stderr  # not every trial is there

@@ -38,6 +38,7 @@ __all__ = ["Perfect", "Size", "load_perfect", "run_perfect"]
 
 PAD = 3
 MEAN, STD = 0.1307, 0.3081
+TRIED = 4  # batches, to find how many copies go side by side
 AGAIN = 25  # of a start's orders whose held-out losses are computed beside its best and its worst
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -140,11 +141,18 @@ def _epochs(
     model = network(seed)
     judge, again = WindowJudge(*pieces.test), WindowJudge(*pieces.held)
     starts = Copies.of(model)
-    chunk: int | None = read_json(out / "request.json").get("chunk")
-    epochs: list[dict[str, Any]] = []
 
     def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(weights, **table.optimizer)
+
+    request = read_json(out / "request.json")
+    if "chunk" not in request:  # found once, on a small tree: another would change the last bits of a run that goes on
+        request["chunk"] = every_order(
+            model, make, _batches(pieces.train, size, seed, 0), min(size.batches, TRIED)
+        ).chunk
+        write_json(out / "request.json", request)
+    chunk = request["chunk"]
+    epochs: list[dict[str, Any]] = []
 
     for epoch in range(size.epochs):
         batches = _batches(pieces.train, size, seed, epoch)
@@ -154,9 +162,6 @@ def _epochs(
             if not file.is_file():
                 begin = time.perf_counter()
                 found = every_order(model, make, batches, size.batches, start=starts.take([number]), chunk=chunk)
-                if chunk is None:  # found once: another would change the last bits of a run that goes on
-                    chunk = found.chunk
-                    write_json(out / "request.json", {**read_json(out / "request.json"), "chunk": chunk})
                 losses, right = judge(found.copies)
                 seconds = time.perf_counter() - begin
                 held = _held(again, found.copies, losses, seed, epoch, number)
