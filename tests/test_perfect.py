@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from augend import AugendError
+from augend import AugendError, Draws
 from augend.contract import Saved
-from augend.order import Copies, every, every_order, judge_copies
+from augend.order import Copies, Given, every, every_order, judge_copies
 from augend.report import perfect as page
 from augend.study import perfect
-from augend.study.tables import is_perfect, known_tables, perfect_tables
+from augend.study.tables import kind_of, known_tables, whole_tables
 from augend.study.windows import WindowJudge
 
 TABLE = "procedures/table-2-1"
@@ -100,9 +100,30 @@ def test_a_run_is_carried_on_and_written(digits: None, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "perfect.json").read_text()) == found
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(
-    digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_order_is_replayed_from_its_file(digits: None, tmp_path: Path) -> None:
+    found = _run(tmp_path / "run")
+    table, size = perfect.load_perfect(TABLE), perfect.load_perfect(TABLE).scales["smoke"]
+    pieces = perfect._pictures(table, size, 0, None)
+    order = Given(str(tmp_path / "run" / "best-order.json"))
+    order.start(size.batches * size.rows, Draws(0, "order"))
+    model = perfect.network(0).train()
+    optimizer = torch.optim.SGD(model.parameters(), **table.optimizer)
+    for step in range(size.epochs * size.batches):
+        epoch, position = divmod(step, size.batches)
+        picks = order.next(step, size.rows).index[:, 0]
+        cut = perfect._epoch_batches(size, 0, epoch)
+        number = int((cut == picks).all(1).nonzero())
+        x, y = (part[number] for part in perfect._batches(pieces.train, size, 0, epoch)(position))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    losses, _ = judge_copies(model, Copies.of(model), *pieces.test)
+    assert float(losses[0]) == pytest.approx(found["epochs"][-1]["loss"][0], rel=1e-4)
+    names = json.loads((tmp_path / "run" / "best-order.json").read_text())["pictures"]
+    assert len(names) == len(set(names)) == size.batches * size.rows
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(digits: None, tmp_path: Path) -> None:
     """Every start's orders are kept; those of the start that was cut short are computed again."""
 
     class Killed(BaseException):
@@ -112,7 +133,6 @@ def test_a_killed_run_goes_on_to_the_same_numbers(
         if (now["epoch"], now["start"]) == (2, 2):
             raise Killed
 
-    monkeypatch.setattr(every, "CHUNKS", (1,))  # two runs may find another number of copies the fastest
     whole = _run(tmp_path / "whole")
     with pytest.raises(Killed):
         _run(tmp_path / "killed", listen=dying)
@@ -147,5 +167,5 @@ def test_what_it_refuses(digits: None, tmp_path: Path) -> None:
     with pytest.raises(AugendError, match="is not empty and holds no run"):
         _run(tmp_path / "other")
     assert (tmp_path / "other" / "mine.txt").read_text() == "keep"
-    assert is_perfect(TABLE) and TABLE in perfect_tables() and TABLE not in known_tables()
+    assert kind_of(TABLE) == whole_tables()[TABLE] == "perfect-ordering" and TABLE not in known_tables()
     assert len(Copies.of(perfect.network(0))) == 1

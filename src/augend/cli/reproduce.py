@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,17 +58,17 @@ def reproduce(
     from augend.report import reproduction
     from augend.study import reproduce as study_reproduce
     from augend.study.compare import check_free
-    from augend.study.perfect import load_perfect
-    from augend.study.tables import is_perfect, known_tables, load_table, perfect_tables
+    from augend.study.tables import kind_of, known_tables, load_table, whole_tables
 
-    if table is not None and is_perfect(table):
+    kind = None if table is None else kind_of(table)
+    if table is not None and kind is not None:
         if protocol or repeats or rows or budget or bases or prepare_only:
             raise AugendError(f"{table}: has no rows; it takes --scale, --out, --seed, --data-root and --json alone")
-        _perfect(table, scale, out or default_folder(table, "", scale or "cpu"), seed or 0, data_root, as_json)
+        _whole(kind, table, scale, out or default_folder(table, "", scale or "cpu"), seed or 0, data_root, as_json)
         return
     if table is None:
-        for name in perfect_tables():
-            one = load_perfect(name)
+        for name, whole in whole_tables().items():
+            one = _long_run(whole)[0](name)
             typer.echo(f"{name:28} {one.title}  [--scale {', '.join(one.scales)}]")
         for name, title in known_tables().items():
             about = load_table(name)
@@ -122,16 +122,29 @@ def reproduce(
         raise typer.Exit(3)
 
 
-def _perfect(table: str, scale: str | None, out: Path, seed: int, root: str | None, as_json: bool) -> None:
-    """Every order of an epoch's batches, epoch after epoch."""
-    from augend.report import perfect
-    from augend.study.perfect import run_perfect
+def _long_run(kind: str) -> tuple[Callable[[str], Any], Callable[..., dict[str, Any]], Callable[..., Path]]:
+    """How a table of a kind is read, run and shown."""
+    if kind == "order-measures":
+        from augend.report import measured as measured_page
+        from augend.study.measured import load_measured, run_measured
+
+        return load_measured, run_measured, measured_page.write
+    from augend.report import perfect as perfect_page
+    from augend.study.perfect import load_perfect, run_perfect
+
+    return load_perfect, run_perfect, perfect_page.write
+
+
+def _whole(kind: str, table: str, scale: str | None, out: Path, seed: int, root: str | None, as_json: bool) -> None:
+    """A table that is one long run instead of rows."""
 
     def listen(now: Mapping[str, Any]) -> None:
-        typer.echo(f"epoch {now['epoch']} of {now['of']}: start {now['start']} of {now['starts']}", err=True)
+        epoch = f"epoch {now['epoch']} of {now['of']}: " if "epoch" in now else ""
+        typer.echo(f"{epoch}start {now['start']} of {now['starts']}", err=True)
 
-    found = run_perfect(table, scale, out, seed=seed, root=root, command=command_line(), listen=listen)
-    page = perfect.write(out, found)
+    _, run, write = _long_run(kind)
+    found = run(table, scale, out, seed=seed, root=root, command=command_line(), listen=listen)
+    page = write(out, found)
     typer.echo(json.dumps(found) if as_json else page.read_text(encoding="utf-8"))
     if not as_json:
         typer.echo(f"Everything: {out}")

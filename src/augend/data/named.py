@@ -184,6 +184,11 @@ def _cifar(dataset: str, word: str, root: str | Path | None) -> tuple[Pictures, 
     return _find(word, root, read, f"{binary} or {python}", dataset)
 
 
+def cifar10_pictures(root: str | Path | None = None) -> tuple[Pictures, Pictures]:
+    """CIFAR-10's 50,000 training and 10,000 test pictures, uint8 ``(N, 3, 32, 32)``."""
+    return _cifar("CIFAR10", "cifar10", root)
+
+
 def _official(
     word: str,
     pieces: tuple[Pictures, Pictures],
@@ -222,8 +227,7 @@ def cifar10(
     repeat: int = 0,
 ) -> Split:
     """The word ``cifar10``: 45,000 train, 5,000 validation out of train, the official 10,000 test (Krizhevsky 2009)."""
-    pieces = _cifar("CIFAR10", "cifar10", root)
-    return _official("cifar10", pieces, CIFAR10, _PHOTO_TRAITS, (train, valid, test), seed, repeat)
+    return _official("cifar10", cifar10_pictures(root), CIFAR10, _PHOTO_TRAITS, (train, valid, test), seed, repeat)
 
 
 def cifar100(

@@ -9,12 +9,14 @@ from augend.order.given import Given
 from augend.order.grab import GraB
 from augend.order.groups import Groups
 from augend.order.infobatch import InfoBatch
+from augend.order.measures import MEASURES, measure_orders
 from augend.order.probe import LoopProbe
 from augend.order.scored import ByDelta, ByLoss, ByScore, RandomScores, SampleByLoss, sampled, taken_first
 from augend.order.shuffle import Shuffle
 from augend.order.trial import Trial, TrialSteps
 
 __all__ = [
+    "MEASURES",
     "ByDelta",
     "ByLoss",
     "ByScore",
@@ -32,6 +34,7 @@ __all__ = [
     "TrialSteps",
     "every_order",
     "judge_copies",
+    "measure_orders",
     "sampled",
     "taken_first",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes
+from augend.report.lines import provenance, signed, table, three
 from augend.report.plots import COLOURS, draw, place
 
 if TYPE_CHECKING:
@@ -33,18 +34,6 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     return path
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _three(values: Sequence[float]) -> str:
-    return " / ".join(f"{value:.3f}" for value in values)
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
-
-
 def _markdown(found: dict[str, Any], folder: Path) -> str:
     head = [
         "epoch",
@@ -58,40 +47,36 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
         "with the epoch before: starts",
         "orders",
     ]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = []
     for number, epoch in enumerate(found["epochs"]):
         printed = _printed(found)[number] if number < len(_printed(found)) else None
-        beside = ("–", "–") if printed is None else (_three(printed[:3]), _three([value / 4 for value in printed[3:]]))
+        beside = ("–", "–") if printed is None else (three(printed[:3]), three([value / 4 for value in printed[3:]]))
         between = epoch.get("between", {})
         lines.append(
-            _line(
-                [
-                    str(number + 1),
-                    f"{epoch['runs']:,}",
-                    _three(epoch["accuracy"]),
-                    beside[0],
-                    _three(epoch["loss"]),
-                    beside[1],
-                    _three([epoch["held_best"], epoch["held_mean"]]),
-                    _signed(epoch["held_correlation"]),
-                    _signed(between.get("starts")),
-                    _signed(between.get("orders")),
-                ]
-            )
+            [
+                str(number + 1),
+                f"{epoch['runs']:,}",
+                three(epoch["accuracy"]),
+                beside[0],
+                three(epoch["loss"]),
+                beside[1],
+                three([epoch["held_best"], epoch["held_mean"]]),
+                signed(epoch["held_correlation"]),
+                signed(between.get("starts")),
+                signed(between.get("orders")),
+            ]
         )
-    about = found["environment"]
     parts = [
         f"# {found['title']}",
         f"{found['source']}. Scale {found['scale']}: {found['about']}, judged on {found['judged']:,} test pictures and as "
         "many held-out ones; losses are means over pictures, in nats.",
-        "\n".join(lines),
+        table(head, lines),
         "The runs that are carried on are chosen by their test losses, so the best of an epoch is chosen noise as far as "
         "other pictures do not agree: their losses stand in the held-out column, over each start's best, worst and some "
         "others. Correlations are of ranks: of test with held-out losses of these runs; of the carried runs' losses with the "
         "mean losses of what goes on from them; of an order's mean loss over the starts with that in the epoch before.",
         *(f"![{title}](figures/{file.name})" for title, file in _figures(folder)),
-        f"`{found['command']}`; seed {found['seed']}, augend {about.get('augend', '?')} {about.get('commit', '')}, torch "
-        f"{about['torch']}, {about['processor']}, {about['cores']} cores.",
+        provenance(found),
     ]
     return "\n\n".join(parts) + "\n"
 

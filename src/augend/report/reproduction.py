@@ -7,6 +7,7 @@ from typing import Any
 
 from augend.checkpoint import write_bytes
 from augend.report.figures import draw_figures
+from augend.report.lines import line
 from augend.study.table import percent
 from augend.study.tables import load_table
 
@@ -75,21 +76,17 @@ def _costs(found: dict[str, Any]) -> str:
         *(f"{what}: all" for what in kinds.values()),
         *(f"{what}: to there" for what in kinds.values()),
     ]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for row in rows.values():
         reach = row["to_reference"]
         cells = [row["called"], str(row["steps"])]
         cells += [_whole(reach, kind) for kind in kinds] + [_part(reach, kind) for kind in kinds]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return (
         f"Cost as shares of {reference}'s: of the whole run, and until a row's validation accuracy was {reference}'s last "
         "(median over those seeds that got there, in steps of one curve point). Seconds: CPU seconds a step, one thread, "
         "each phase alone on a quiet machine; with a cached trunk, filling it included.\n\n" + "\n".join(lines)
     )
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _table(found: dict[str, Any]) -> str:
@@ -130,7 +127,7 @@ def _table(found: dict[str, Any]) -> str:
     shown = {
         head: column for head, column in cells.items() if head not in ("printed", "logged") or set(column) != {"–"}
     }
-    lines = [_line(list(shown)), _line(["---"] * len(shown)), *map(_line, map(list, zip(*shown.values(), strict=True)))]
+    lines = [line(list(shown)), line(["---"] * len(shown)), *map(line, map(list, zip(*shown.values(), strict=True)))]
     return "\n".join(lines)
 
 
@@ -166,19 +163,19 @@ def _equation8(found: dict[str, Any]) -> str:
     said = found.get("equation8")
     if not said:
         return ""
-    lines = [_line(["network", "parameters", "bytes", "MACs a row"]), _line(["---"] * 4)]
+    lines = [line(["network", "parameters", "bytes", "MACs a row"]), line(["---"] * 4)]
     lines += [
-        _line([name, *(f"{said['networks'][network][key]:,}" for key in ("parameters", "bytes", "macs"))])
+        line([name, *(f"{said['networks'][network][key]:,}" for key in ("parameters", "bytes", "macs"))])
         for name, network in (("Φ, the trunk", "source"), ("Ω", "omega"), ("Ψ, the head", "net"))
     ]
     head = ["cost in", "C of Φ, Ω, Ψ with its backward, a row", f"Equation 8, N = {said['views']:.0f}", "measured"]
     head += ["both with Ω's training", "pays from N ="]
-    rows = [_line(head), _line(["---"] * len(head))]
+    rows = [line(head), line(["---"] * len(head))]
     for unit, one in said["costs"].items():
         terms = ", ".join(f"{one[part]:.3g}" for part in ("trunk", "augmenter", "head"))
         trained = f"{one['predicted_trained']:.2f}, {one['measured_trained']:.2f}"
         pays = "never" if one["pays_from"] is None else str(one["pays_from"])
-        rows.append(_line([unit, terms, f"{one['predicted']:.2f}", f"{one['measured']:.2f}", trained, pays]))
+        rows.append(line([unit, terms, f"{one['predicted']:.2f}", f"{one['measured']:.2f}", trained, pays]))
     return (
         "\n".join(lines)
         + "\n\nHow many times as much augmenting pictures cost as augmenting embeddings. Measured: the head's "
@@ -204,8 +201,8 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append(equation)
     if found["claims"]:
         head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
-        lines = [_line(head), _line(["---"] * len(head))]
-        lines += [_line([*_claim(claim), f"**{claim['verdict']}**"]) for claim in found["claims"]]
+        lines = [line(head), line(["---"] * len(head))]
+        lines += [line([*_claim(claim), f"**{claim['verdict']}**"]) for claim in found["claims"]]
         parts.append("\n".join(lines))
     parts += [f"![{name}](figures/{name}.png)\n\n{caption}" for name, caption in (captions or {}).items()]
     environment = found["environment"]

@@ -8,6 +8,7 @@ worth.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,20 +19,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from augend.checkpoint import read, write, write_json
-from augend.contract import AugendError, Saved
+from augend.contract import Saved
 from augend.data.named import mnist_pictures
 from augend.data.pictures import Pictures
 from augend.order.every import Copies, every_order
 from augend.randomness import Draws, stream_key
 from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
-from augend.runner.hardware import describe, program
 from augend.study.evidence import read_json
 from augend.study.tables import table_text
+from augend.study.whole import asked_scale, opened, rank_correlation
 from augend.study.windows import WindowJudge
 
 __all__ = ["Perfect", "Size", "load_perfect", "run_perfect"]
@@ -80,11 +80,12 @@ def load_perfect(name: str) -> Perfect:
 
 @dataclass
 class _Pieces:
-    """Normalised pictures: to train on, to judge by, and held out."""
+    """Normalised pictures: to train on, to judge by, and held out; and the names of the first."""
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     held: tuple[Tensor, Tensor]
+    names: tuple[str, ...]
 
 
 def run_perfect(
@@ -96,26 +97,13 @@ def run_perfect(
         What was found, as in ``perfect.json``.
     """
     table = load_perfect(name)
-    asked = scale or "cpu"
-    if asked not in table.scales:
-        raise AugendError(f"{name}: there is no scale {asked!r} (known: {', '.join(table.scales)})")
+    asked = asked_scale(name, scale, table.scales)
     size = table.scales[asked]
     request = {"table": name, "scale": asked, "seed": seed}
-    if (out / "request.json").is_file():
-        before = read_json(out / "request.json")
-        if {key: before.get(key) for key in request} != request:
-            raise AugendError(
-                f"{out}: holds another run ({before.get('table')}, {before.get('scale')}); give another --out"
-            )
-        torch.set_num_threads(before["threads"])
-    elif out.exists() and any(out.iterdir()):
-        raise AugendError(f"{out}: the folder is not empty and holds no run of {name}; give another --out")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        about = {"threads": torch.get_num_threads(), "command": command, "environment": {**describe(), **program()}}
-        write_json(out / "request.json", {**request, **about})
+    environment = opened(out, request, command)["environment"]
     try:
-        epochs = _epochs(table, size, seed, _pictures(table, size, seed, root), out, listen)
+        pieces = _pictures(table, size, seed, root)
+        epochs = _epochs(table, size, seed, pieces, out, listen)
     except KeyboardInterrupt:  # files are whole or not there, so nothing need be waited for
         raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
     found_all = {
@@ -126,11 +114,17 @@ def run_perfect(
         "about": size.about,
         "judged": size.judged,
         "command": command,
-        "environment": read_json(out / "request.json")["environment"],
+        "environment": environment,
         "epochs": epochs,
         "printed": [list(one) for one in table.printed],
     }
     write_json(out / "perfect.json", found_all)
+    batches = [
+        _epoch_batches(size, seed, epoch)[number].tolist()
+        for epoch, order in enumerate(_lineage(epochs, size.batches))
+        for number in order
+    ]
+    write_json(out / "best-order.json", {"pictures": list(pieces.names), "batches": batches})
     return found_all
 
 
@@ -207,13 +201,13 @@ def _pictures(table: Perfect, size: Size, seed: int, root: str | None) -> _Piece
     chosen = torch.cat(each)
     rest = drawn(train, None, "held")
     rest = rest[~torch.isin(rest, chosen)][: size.judged]
-    return _Pieces(shown(train, chosen), shown(test, drawn(test, None, "test")[: size.judged]), shown(train, rest))
+    judged = shown(test, drawn(test, None, "test")[: size.judged])
+    return _Pieces(shown(train, chosen), judged, shown(train, rest), tuple(train.take(chosen).ids))
 
 
 def _batches(train: tuple[Tensor, Tensor], size: Size, seed: int, epoch: int) -> Callable[[int], tuple[Tensor, Tensor]]:
     """Position in the epoch -> all batches as they are seen there: cut once an epoch, cropped by the position."""
-    draws = Draws(seed, "perfect/epoch", epoch)
-    order = draws.permutation(len(train[0]))[0].view(size.batches, size.rows)
+    draws, order = Draws(seed, "perfect/epoch", epoch), _epoch_batches(size, seed, epoch)
     padded = torch.nn.functional.pad(train[0], [PAD] * 4, value=-MEAN / STD)
 
     def at(position: int) -> tuple[Tensor, Tensor]:
@@ -223,6 +217,23 @@ def _batches(train: tuple[Tensor, Tensor], size: Size, seed: int, epoch: int) ->
         return torch.stack(rows, 1), train[1][order]
 
     return at
+
+
+def _epoch_batches(size: Size, seed: int, epoch: int) -> Tensor:
+    """int64 ``(batches, rows)``: how an epoch's pictures are cut."""
+    count = size.batches * size.rows
+    return Draws(seed, "perfect/epoch", epoch).permutation(count)[0].view(size.batches, size.rows)
+
+
+def _lineage(epochs: list[dict[str, Any]], batches: int) -> list[tuple[int, ...]]:
+    """The order of every epoch that led to the best run of the last."""
+    orders = list(itertools.permutations(range(batches)))
+    found, run = [], epochs[-1]["best_start"] * len(orders) + epochs[-1]["best_order"]
+    for number in reversed(range(len(epochs))):
+        start, order = divmod(run, len(orders))
+        found.append(orders[order])
+        run = epochs[number - 1]["carried"][start] if number else 0
+    return found[::-1]
 
 
 def _held(judge: WindowJudge, copies: Copies, losses: Tensor, seed: int, epoch: int, start: int) -> dict[str, Tensor]:
@@ -292,7 +303,7 @@ def _epoch(values: Mapping[str, Tensor], starts: int, carried: list[int]) -> dic
         "best_start": best // orders,
         "held_best": float(held[held_of == best][0]),
         "held_mean": float(held.mean()),
-        "held_correlation": _rank(losses[held_of], held),
+        "held_correlation": rank_correlation(losses[held_of], held),
         "by_start": [float(one) for one in losses.reshape(starts, orders).mean(1)],
         "by_order": [round(float(one), 6) for one in losses.reshape(starts, orders).mean(0)],
         "losses": [round(float(one), 6) for one in losses],
@@ -308,12 +319,6 @@ def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, f
     """
     carried = np.array([before["losses"][number] for number in before["carried"]])
     return {
-        "starts": _rank(carried, np.array(after["by_start"])),
-        "orders": _rank(np.array(before["by_order"]), np.array(after["by_order"])),
+        "starts": rank_correlation(carried, np.array(after["by_start"])),
+        "orders": rank_correlation(np.array(before["by_order"]), np.array(after["by_order"])),
     }
-
-
-def _rank(one: NDArray[Any], other: NDArray[Any]) -> float | None:
-    if len(one) < 3 or len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
-        return None
-    return float(spearmanr(one, other).statistic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -24,11 +25,11 @@ __all__ = [
     "Row",
     "Scale",
     "Table",
-    "is_perfect",
+    "kind_of",
     "known_tables",
     "load_table",
-    "perfect_tables",
     "table_text",
+    "whole_tables",
 ]
 
 
@@ -311,12 +312,13 @@ def _papers() -> Traversable:
 
 def known_tables() -> dict[str, str]:
     """``PAPER/TABLE`` -> title, of every table whose rows are recipes."""
-    return {name: load_table(name).title for name in _names() if not is_perfect(name)}
+    return {name: load_table(name).title for name in _names() if kind_of(name) is None}
 
 
-def is_perfect(name: str) -> bool:
-    """Whether a table tries every order of an epoch's batches (`augend.study.perfect`), and so has no rows."""
-    return "kind: perfect-ordering" in table_text(name)
+def kind_of(name: str) -> str | None:
+    """What a table is that has no rows but is one long run (its ``kind``); None of others and of names that are none."""
+    found = re.search(r"^kind: (\S+)$", table_text(name), re.MULTILINE)
+    return None if found is None else found[1]
 
 
 def table_text(name: str) -> str:
@@ -326,9 +328,9 @@ def table_text(name: str) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def perfect_tables() -> list[str]:
-    """Every table of that kind."""
-    return [name for name in _names() if is_perfect(name)]
+def whole_tables() -> dict[str, str]:
+    """``PAPER/TABLE`` -> kind, of every table that is one long run."""
+    return {name: kind for name in _names() if (kind := kind_of(name)) is not None}
 
 
 def _names() -> list[str]:

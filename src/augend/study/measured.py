@@ -1,0 +1,262 @@
+"""What tells a good order from a bad one: every order of an epoch's batches, and what is seen of some while they are trained.
+
+For several splits of pictures and several stages of training, all orders are judged on held-out pictures; a sample of them
+is trained again and measured at every position (`augend.order.measure_orders`), and each measure is correlated, by ranks,
+with the loss that its order ended in. (The future work on perfect ordering of training procedure augmentations.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augend.checkpoint import write_json
+from augend.contract import Component, Saved
+from augend.data.named import cifar10_pictures
+from augend.names import lookup
+from augend.order.every import every_order, judge_copies
+from augend.order.measures import MEASURES, measure_orders
+from augend.order.trial import in_mode
+from augend.randomness import Draws, stream_key
+from augend.recipes.reading import Place, parse
+from augend.recipes.schema import Words, Written, checked
+from augend.study.evidence import read_json
+from augend.study.statistics import mean_of, said
+from augend.study.tables import table_text
+from augend.study.whole import asked_scale, opened, rank_correlation
+
+__all__ = ["Measured", "MeasuredSize", "load_measured", "run_measured"]
+
+TRIED = 3  # batches, to find how many copies go side by side
+Progress = Callable[[Mapping[str, Any]], None]
+Batch = tuple[Tensor, Tensor]
+
+
+class MeasuredSize(Words):
+    """How large a run is: `batches` of `rows` pictures; `splits` of the data; `starts`, epochs of shuffled training before
+    the orders are tried; `sampled` of these are measured. `judged` pictures judge all; `held` others give gradients."""
+
+    about: str
+    batches: int
+    rows: int
+    splits: int
+    starts: tuple[int, ...]
+    judged: int
+    held: int
+    sampled: int
+
+
+def _sizes(value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"found {value!r}; allowed: a mapping of scales")
+    return {name: checked(MeasuredSize, one, Place(str(name))) for name, one in value.items()}
+
+
+class Measured(Words):
+    """A table of this kind, on some classes of CIFAR-10."""
+
+    kind: Literal["order-measures"]
+    title: str
+    source: str
+    classes: tuple[int, ...]
+    model: Written
+    optimizer: dict[str, Any]
+    scales: Annotated[dict[str, MeasuredSize], BeforeValidator(_sizes)]
+
+
+def load_measured(name: str) -> Measured:
+    """The table by name."""
+    return checked(Measured, parse(table_text(name), name), Place(name))
+
+
+def run_measured(
+    name: str, scale: str | None, out: Path, *, seed: int, root: str | None, command: str, listen: Progress
+) -> dict[str, Any]:
+    """Run or continue it; what every start came to is kept as it is done.
+
+    Returns:
+        What was found, as in ``measures.json``.
+    """
+    table = load_measured(name)
+    asked = asked_scale(name, scale, table.scales)
+    size = table.scales[asked]
+    request = {"table": name, "scale": asked, "seed": seed}
+    environment = opened(out, request, command)["environment"]
+    try:
+        found = [
+            one
+            for split in range(size.splits)
+            for one in _split(table, size, _Pieces(table, size, seed, split, root), out, split, seed, listen)
+        ]
+    except KeyboardInterrupt:
+        raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
+    whole = {
+        "schema": 1,
+        **request,
+        "title": table.title,
+        "source": table.source,
+        "about": size.about,
+        "size": size.model_dump(mode="json"),
+        "command": command,
+        "environment": environment,
+        "starts": found,
+        "correlations": {name: _over_splits(found, name) for name in MEASURES},
+    }
+    write_json(out / "measures.json", whole)
+    return whole
+
+
+class _Pieces:
+    """A split's pictures, float32 and normalised: batches to train on, pictures to judge by, others for their gradient."""
+
+    def __init__(self, table: Measured, size: MeasuredSize, seed: int, split: int, root: str | None) -> None:
+        train, test = cifar10_pictures(root)
+        wanted = torch.tensor(table.classes)
+        count = size.batches * size.rows
+
+        def drawn(labels: Tensor, stream: str) -> Tensor:
+            of_them = torch.isin(labels, wanted).nonzero()[:, 0]
+            return of_them[Draws(seed, f"measured/{stream}", split).permutation(len(of_them))[0]]
+
+        chosen = drawn(train.labels, "train")[: count + size.held]
+        shown = train.take(chosen[:count]).pixels[:].float() / 255
+        mean, std = shown.mean((0, 2, 3), keepdim=True), shown.std((0, 2, 3), keepdim=True)
+
+        def batch(pixels: Tensor, labels: Tensor) -> Batch:
+            x = ((pixels.float() / 255 - mean) / std).to(memory_format=torch.channels_last)
+            return x, (labels[:, None] == wanted).long().argmax(1)
+
+        self.train = batch(train.take(chosen[:count]).pixels[:], train.labels[chosen[:count]])
+        self.held = batch(train.take(chosen[count:]).pixels[:], train.labels[chosen[count:]])
+        judged = drawn(test.labels, "test")[: size.judged]
+        self.judged = batch(test.take(judged).pixels[:], test.labels[judged])
+
+
+def _split(
+    table: Measured, size: MeasuredSize, pieces: _Pieces, out: Path, split: int, seed: int, listen: Progress
+) -> list[dict[str, Any]]:
+    """A split's starts, one after another: training goes on from one to the next."""
+    model = _network(table.model, len(table.classes), stream_key(seed, "measured/network", split))
+
+    def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(weights, **table.optimizer)
+
+    optimizer, begun = make(model.parameters()), 0
+    found: list[dict[str, Any]] = []
+    for number, start in enumerate(size.starts):
+        file = out / "starts" / f"split-{split:02d}-epoch-{start:03d}.json"
+        file.parent.mkdir(exist_ok=True)
+        for epoch in range(begun, start):
+            for batch in _cut(pieces.train, size, seed, split, epoch):
+                _train(model, optimizer, batch)
+        begun = start
+        if not file.is_file():
+            begin = time.perf_counter()
+            batches = _cut(pieces.train, size, seed, split, start)
+            values = _start(model, make, batches, size, pieces, len(table.classes), _chunk(out, model, make, batches))
+            about = {"split": split, "epoch": start, "seconds": time.perf_counter() - begin}
+            write_json(file, {**about, **values})
+        found.append(read_json(file))
+        done = split * len(size.starts) + number + 1
+        listen({"start": done, "starts": size.splits * len(size.starts), "seconds": found[-1]["seconds"]})
+    return found
+
+
+def _start(
+    model: nn.Module,
+    make: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
+    batches: list[Batch],
+    size: MeasuredSize,
+    pieces: _Pieces,
+    classes: int,
+    chunk: int,
+) -> dict[str, Any]:
+    """Every order from one start, and the measures of some."""
+    every = every_order(model, make, batches, chunk=chunk)
+    losses, right = judge_copies(model, every.copies, *pieces.judged)
+    ranked = losses.argsort()
+    named = {"best": int(ranked[0]), "median": int(ranked[len(ranked) // 2]), "worst": int(ranked[-1])}
+    drawn = Draws(0, "measured/orders").permutation(len(losses))[0][: size.sampled].tolist()
+    numbers = [*drawn, *named.values()]
+    seen = measure_orders(model, make, batches, every.orders[numbers], held=pieces.held, classes=classes)
+    again, _ = judge_copies(model, every.copies.take(numbers), *pieces.held)
+    ends = losses[drawn].double().numpy()
+    return {
+        "losses": [round(float(value), 6) for value in losses],
+        "accuracies": [round(float(value), 6) for value in right],
+        "orders": {name: every.orders[number].tolist() for name, number in named.items()},
+        "loss": {name: float(losses[number]) for name, number in named.items()},
+        "held": dict(zip(named, again[len(drawn) :].tolist(), strict=True)),
+        "held_mean": float(again[: len(drawn)].mean()),
+        "agreement": rank_correlation(ends, again[: len(drawn)].double().numpy()),
+        "measures": {
+            name: {which: _plain(values[len(drawn) + n]) for n, which in enumerate(named)}
+            for name, values in seen.items()
+        },
+        "correlation": {
+            name: _correlated(values[: len(drawn)].double().numpy(), ends) for name, values in seen.items()
+        },
+    }
+
+
+def _correlated(values: NDArray[Any], ends: NDArray[Any]) -> list[float | None]:
+    """Rank correlation with the final loss at every position, and of the mean over the positions."""
+    with np.errstate(invalid="ignore"):
+        mean = np.nanmean(values, axis=1)
+    return [rank_correlation(column, ends) for column in (*values.T, mean)]
+
+
+def _over_splits(found: list[dict[str, Any]], name: str) -> list[dict[str, Any] | None]:
+    """The correlations' means over a split's starts, and over the splits, with their intervals."""
+    columns = []
+    for position in range(len(found[0]["correlation"][name])):
+        by_split: dict[int, list[float]] = {}
+        for one in found:
+            value = one["correlation"][name][position]
+            if value is not None:
+                by_split.setdefault(one["split"], []).append(value)
+        columns.append(said(mean_of([float(np.mean(values)) for values in by_split.values()]), -1, 1))
+    return columns
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _cut(train: Batch, size: MeasuredSize, seed: int, split: int, epoch: int) -> list[Batch]:
+    """An epoch's batches: cut anew each epoch."""
+    order = Draws(seed, f"measured/epoch/{split}", epoch).permutation(len(train[1]))[0]
+    return [(train[0][part], train[1][part]) for part in order.view(size.batches, size.rows)]
+
+
+def _network(written: Component, classes: int, key: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key & 0x7FFFFFFF)
+        made: nn.Module = lookup("model", written.word)(**written.options, shape=(3, 32, 32), classes=classes)
+    made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made
+
+
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    optimizer.zero_grad()
+    with in_mode(model, training=True):
+        functional.cross_entropy(model(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _chunk(out: Path, model: nn.Module, make: Any, batches: list[Batch]) -> int:
+    """How many copies go side by side: found once a run, since another number changes the last bits."""
+    request = read_json(out / "request.json")
+    if "chunk" not in request:
+        request["chunk"] = every_order(model, make, batches[:TRIED]).chunk
+        write_json(out / "request.json", request)
+    return int(request["chunk"])
