@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,13 +44,14 @@ def train(
 def required(recipe: str) -> dict[str, str]:
     """Values of the parameters that a recipe does not have: files of scores and of an order, for `SMALL`."""
     files = Path(tempfile.mkdtemp(prefix="augend-required-"))
+    atexit.register(shutil.rmtree, files, ignore_errors=True)
     found: dict[str, str] = {}
     for name in [key for key, value in compose(load_recipe(recipe)).params.items() if value == "required"]:
         found[name] = str(files / f"{name}.{'json' if name == 'order' else 'csv'}")
         train_ = _loaded(SMALL).train
-        lines = [f"{one},{0.1 * (n % 7)}\n" for n, one in enumerate(train_.ids)]
+        lines = [f"{one},{0.1 * (n % 7)},{0.1 * (n % 5)}\n" for n, one in enumerate(train_.ids)]
         batches = [[(64 * step + n) * 7 % len(train_) for n in range(64)] for step in range(40)]
-        text = json.dumps({"batches": batches}) if name == "order" else "id,score\n" + "".join(lines)
+        text = json.dumps({"batches": batches}) if name == "order" else "id,score,entropy\n" + "".join(lines)
         Path(found[name]).write_text(text, encoding="utf-8")
     return found
 

@@ -10,12 +10,14 @@ import torch
 from torch.nn import functional
 
 from augend import AugendError, Draws
+from augend.evaluate.load import load
 from augend.order import ByDelta, ByLoss, ByScore, Given, LoopProbe, sampled, taken_first
 from augend.order.scoring import row_scores, standardised
 from augend.runner.job import Job, resolve_job
 from augend.runner.sight import check_orders, read_scores
+from augend.study.teacher import write_scores
 from loops import ROWS, SIZE, loop, steps_of
-from runs import SMALL, splits_of
+from runs import SMALL, splits_of, train
 
 
 class _TwoRanks(LoopProbe):
@@ -112,6 +114,26 @@ def test_a_teacher_that_diverged_is_refused(tmp_path: Path) -> None:
     file.write_text("id,score\n" + "".join(f"{one},{'nan' if n == 3 else n}\n" for n, one in enumerate(pictures.ids)))
     with pytest.raises(AugendError, match=f"the score of {pictures.ids[3]} is nan"):
         read_scores(str(file), pictures)
+
+
+def test_a_teacher_writes_its_losses_and_how_sure_it_is(tmp_path: Path) -> None:
+    train(tmp_path / "run", "augmented", settings="quick", budget="40step")
+    model, split = load(tmp_path / "run"), splits_of(Job(data=SMALL, recipe="augmented"))["main"]
+    file = tmp_path / "teacher.csv"
+    counts = write_scores(tmp_path / "run", file)
+    assert counts["train"] == len(split.train) and "valid" in counts
+    with torch.no_grad():
+        answers = model(split.train.pixels[:])
+    losses = functional.cross_entropy(answers, split.train.labels, reduction="none")
+    torch.testing.assert_close(read_scores(str(file), split.train), losses, rtol=1e-4, atol=1e-5)
+    p = answers.double().softmax(1)
+    entropy = -(p * p.clamp(min=1e-300).log()).sum(1).float()
+    torch.testing.assert_close(read_scores(str(file), split.train, "entropy"), entropy, rtol=1e-4, atol=1e-5)
+    with pytest.raises(AugendError, match="no table with the columns id and margin"):
+        read_scores(str(file), split.train, "margin")
+    for recipe in ("curriculum", "curriculum-entropy"):
+        result = train(tmp_path / recipe, recipe, settings="quick", overrides=(f"scores={file}",))
+        assert result["steps"] == 30
 
 
 def test_held_out_pictures_need_a_term_with_labels() -> None:

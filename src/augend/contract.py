@@ -172,8 +172,8 @@ class Probe(Protocol):
     def gather(self, scores: Tensor) -> Tensor:
         """The sum of every rank's scores, each zero where a candidate was another's."""
 
-    def table(self, file: str) -> Tensor:
-        """float32 ``(size,)``: what a file says of each training picture."""
+    def table(self, file: str, column: str) -> Tensor:
+        """float32 ``(size,)``: what a column of a file says of each training picture."""
 
 
 @runtime_checkable

@@ -89,7 +89,7 @@ class LoopProbe:
         """One process has them all."""
         return scores
 
-    def table(self, file: str) -> Tensor:
+    def table(self, file: str, column: str) -> Tensor:
         """The scores that were given, whatever file an order names."""
         if self._scores is None:
             raise AugendError("an order by given scores needs them: LoopProbe(…, scores=tensor)")

@@ -339,6 +339,7 @@ class ByDelta(Scored):
             training mode, and the winner's gradients are used.
         refresh: "epoch": all of an epoch's batches are scored as it begins.
         minus: file of a teacher's scores: the gain minus the teacher's loss, both standardised among the candidates.
+        column: of that file.
         redraw: pictures are augmented anew for training, as in the published code.
 
     Cost:
@@ -361,6 +362,7 @@ class ByDelta(Scored):
         refresh: Literal["step", "epoch"] = "step",
         minus: str | None = None,
         redraw: bool = False,
+        column: str = "score",
     ) -> None:
         delta = Delta(against, relative=relative, draw=draw, trial=trial, redraw=redraw)
         average = take == "average"
@@ -368,7 +370,7 @@ class ByDelta(Scored):
             raise AugendError(
                 "by-delta: refresh: epoch scores long before the step, so its trial is none; use trial: eval"
             )
-        table = None if minus is None else Table(minus)
+        table = None if minus is None else Table(minus, column)
         super().__init__(
             Gradients() if average else delta if table is None else Combined(delta, table),
             candidates=_count(candidates),
@@ -386,6 +388,7 @@ class ByScore(Scored):
     Args:
         file: one score a training picture, as `augend evaluate RUN --scores FILE` writes them.
         candidates, take, item: as for `ByLoss`.
+        column: "score", the teacher's loss, or "entropy", of its soft label: how sure it is, whatever the label.
 
     Example:
         >>> ByScore("teacher.csv", item="sample").take
@@ -398,8 +401,9 @@ class ByScore(Scored):
         candidates: int | str = 8,
         take: Take = "lowest",
         item: Literal["batch", "sample"] = "batch",
+        column: str = "score",
     ) -> None:
-        table = Table(file)
+        table = Table(file, column)
         super().__init__(table, candidates=_count(candidates), take=take, item=item)
         self.table = table
 

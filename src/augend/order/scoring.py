@@ -310,14 +310,15 @@ class Table:
 
     Args:
         file: as `augend evaluate RUN --scores FILE` writes it.
+        column: "score", the teacher's loss, or another of the file's.
 
     Attributes:
-        file: its path.
+        file, column: as given.
         values: float32 ``(size,)`` once they were asked for; a checkpoint keeps them, so that the file is read once a run.
     """
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, column: str = "score") -> None:
+        self.file, self.column = file, column
         self.values: Tensor | None = None
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
@@ -326,7 +327,7 @@ class Table:
 
     def _table(self, probe: Probe | None) -> Tensor:
         if self.values is None:
-            self.values = seeing(probe, "by-score").table(self.file)
+            self.values = seeing(probe, "by-score").table(self.file, self.column)
         return self.values
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:

@@ -147,9 +147,9 @@ class Sight:
         self.looked = Looked(*(int(value) for value in whole[len(scores) :]))
         return whole[: len(scores)].to(scores.dtype)
 
-    def table(self, file: str) -> Tensor:
+    def table(self, file: str, column: str) -> Tensor:
         """A file's scores, by the pictures' ids."""
-        return read_scores(file, self._scene.pictures)
+        return read_scores(file, self._scene.pictures, column)
 
 
 def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
@@ -160,7 +160,7 @@ def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
         if isinstance(order, Given):
             order.start(len(pictures), Draws(0, "check"))
         if isinstance(order, Scored) and order.table is not None:
-            read_scores(order.table.file, pictures)
+            read_scores(order.table.file, pictures, order.table.column)
         if isinstance(order, Scored) and order.external and _answering(phase) is None:
             raise AugendError(
                 f"phase {phase.name!r}, order {phase.order.word}: against: external scores by cross-entropy with labels, and "
@@ -179,8 +179,8 @@ def _answering(spec: PhasePlan) -> str | None:
     return next((address.network for address in answers if not address.tensor), None)
 
 
-def read_scores(file: str, pictures: Pictures) -> Tensor:
-    """float32 ``(n,)``: one score a picture, from a CSV file with the columns id and score.
+def read_scores(file: str, pictures: Pictures, column: str = "score") -> Tensor:
+    """float32 ``(n,)``: one score a picture, from a CSV file with the columns id and `column`.
 
     Raises:
         AugendError: there is no such file, it lacks a column or a picture, or a score is no number.
@@ -188,14 +188,14 @@ def read_scores(file: str, pictures: Pictures) -> Tensor:
     path = Path(file)
     try:
         with path.open(newline="", encoding="utf-8") as lines:
-            found = {row["id"]: float(row["score"]) for row in csv.DictReader(lines)}
+            found = {row["id"]: float(row[column]) for row in csv.DictReader(lines)}
     except FileNotFoundError:
         raise AugendError(
             f"scores {path}: there is no such file; write one with: augend evaluate RUN --scores {path}"
         ) from None
     except (KeyError, ValueError, TypeError, OSError, UnicodeDecodeError) as error:
         raise AugendError(
-            f"scores {path}: is no table with the columns id and score ({type(error).__name__}: {error}); write one with: "
+            f"scores {path}: is no table with the columns id and {column} ({type(error).__name__}: {error}); write one with: "
             f"augend evaluate RUN --scores {path}"
         ) from None
     missing = [one for one in pictures.ids if one not in found]

@@ -25,7 +25,9 @@ ROWS = 250
 
 
 def write_scores(run: str | Path, file: str | Path, data: str | None = None, root: str | None = None) -> dict[str, int]:
-    """Cross-entropy of every picture that a run might train on, clean, in nats: columns id, score, class, piece.
+    """What a trained model says of every picture that a run might train on, clean: columns id, score, entropy, class, piece.
+
+    The score is its cross-entropy, the entropy that of its soft label, both in nats.
 
     Args:
         run: a run's folder, or a model file with `data`.
@@ -50,7 +52,7 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
         )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["id", "score", "class", "piece"])
+    writer.writerow(["id", "score", "entropy", "class", "piece"])
     for piece, pictures in split.pieces().items():
         if not len(pictures) or piece.startswith("shifted/") or (piece == "test" and split.fixed_test):
             continue
@@ -60,9 +62,12 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
             with torch.no_grad():
                 answers = model(pictures.pixels[begin : begin + ROWS])
             losses = functional.cross_entropy(answers, labels, reduction="none")
-            ids = pictures.ids[begin : begin + ROWS]
-            for one, loss, label in zip(ids, losses.tolist(), labels.tolist(), strict=True):
-                writer.writerow([one, f"{loss:.6g}", model.classes[label], piece])
+            unsure = torch.special.entr(answers.softmax(1)).sum(1)
+            rows = zip(
+                pictures.ids[begin : begin + ROWS], losses.tolist(), unsure.tolist(), labels.tolist(), strict=True
+            )
+            for one, loss, entropy, label in rows:
+                writer.writerow([one, f"{loss:.6g}", f"{entropy:.6g}", model.classes[label], piece])
     write_bytes(path, table.getvalue().encode())
     return counts
 
