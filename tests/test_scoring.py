@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,25 @@ def test_a_given_order_must_not_change(tmp_path: Path) -> None:
     changed.start(SIZE, Draws(0, "order"))
     with pytest.raises(AugendError, match="has changed since the phase began"):
         changed.load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize(("batches", "says"), [(29, "holds 29 batches, and step 30"), (30, None)])
+def test_a_given_order_is_checked_whole_before_anything_is_written(
+    batches: int, says: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "order.json"
+    file.write_text(json.dumps({"batches": [[n, n + 1] for n in range(batches)]}))
+    how = {"settings": "quick", "overrides": (f"order={file}", "batch=2")}
+    if says is None:
+        assert train(tmp_path / "run", "replay-order", **how)["steps"] == 30
+        return
+    with pytest.raises(AugendError, match=says):
+        train(tmp_path / "run", "replay-order", **how)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()  # a folder that was there before stays
+    with pytest.raises(AugendError, match=says):
+        train(tmp_path / "mine", "replay-order", **how)
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_a_teacher_that_diverged_is_refused(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_a_run_of_other_pictures_is_refused_before_training(study: Path, tmp_pat
     words = ["--size", "32", "--kinds", "hflip", "--budget", "5step", "--run", str(tmp_path / "run")]
     done = run("sensitivity", str(tmp_path / "arrows"), *words, "--out", str(tmp_path / "other"))
     assert done.returncode == 2 and "its pictures are 1 x 28 x 28, those of the study" in done.stderr
+    assert not (tmp_path / "other").exists()
     done = run("sensitivity", "--run", str(tmp_path / "run" / "model.safetensors"), "--out", str(tmp_path / "third"))
     assert done.returncode == 2 and "is no run's folder" in done.stderr and not (tmp_path / "third").exists()
 

@@ -73,7 +73,7 @@ def sensitivity(
     from augend.study.compare import next_folder
     from augend.study.evidence import read_json
     from augend.study.running import run_trials
-    from augend.study.sensitivity import data_of, fitting, gather, judged, open_sensitivity
+    from augend.study.sensitivity import data_of, gather, judged, open_sensitivity
 
     begun = time.monotonic()
     own = None if run is None else judged(run)  # a mistake is said before anything is trained
@@ -103,11 +103,10 @@ def sensitivity(
         command_line(),
         kinds=kinds,
         margin=None if margin is None else margin / 100,
+        run=own,
         begun=begun,
         progress=Decoding(),
     )
-    if own is not None:
-        fitting(own, study)
     _announce(study)
     with StudyDisplay(study) as display:
         assert isinstance(display, StudyDisplay)

@@ -68,7 +68,8 @@ class Given:
         """The file's batch of this step."""
         if step >= len(self._batches):
             raise AugendError(
-                f"order given: {self._file} holds {len(self._batches)} batches, and step {step + 1} is asked for"
+                f"order given: {self._file}: holds {len(self._batches)} batches, and step {step + 1} is asked for; train "
+                f"no longer, as --budget {len(self._batches)}step"
             )
         batch = self._batches[step]
         if len(batch) != rows * sources:

@@ -27,6 +27,7 @@ class RunFolder:
         self.path = Path(path)
         self._metrics: IO[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._new = False  # whether `create` made it
 
     @property
     def exists(self) -> bool:
@@ -40,6 +41,7 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder."""
+        self._new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -71,10 +73,13 @@ class RunFolder:
                 time.sleep(0.1)
 
     def unlock(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder; one that was made for a run that was then refused goes."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+            if self._new and [file.name for file in self.path.iterdir()] == [".lock"]:
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None

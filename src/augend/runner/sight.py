@@ -24,6 +24,7 @@ from augend.order.given import Given
 from augend.order.scored import Scored
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators
+from augend.recipes.durations import sources_of
 from augend.recipes.plan import PhasePlan, Plan, TermPlan
 from augend.runner.outputs import Phase
 
@@ -159,6 +160,9 @@ def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
         pictures = splits[phase.data].train
         if isinstance(order, Given):
             order.start(len(pictures), Draws(0, "check"))
+            sources = sources_of(phase)
+            for step in range(phase.steps or 0):
+                order.next(step, phase.rows, sources(step / (phase.steps or 1)))
         if isinstance(order, Scored) and order.table is not None:
             read_scores(order.table.file, pictures, order.table.column)
         if isinstance(order, Scored) and order.external and _answering(phase) is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,6 @@ __all__ = [
     "MARGIN",
     "Judged",
     "data_of",
-    "fitting",
     "gather",
     "judged",
     "open_sensitivity",
@@ -80,6 +79,7 @@ def open_sensitivity(
     *,
     kinds: str | None = None,
     margin: float | None = None,
+    run: Judged | None = None,
     **how: Any,
 ) -> Study:
     """The study of a data set's sensitivity, new or continued; its trials train on all augmentations at once.
@@ -88,6 +88,7 @@ def open_sensitivity(
         given: fields of `Request`: data, repeats, budget or time, model, settings, …
         kinds: of augmentations, see `augend.evaluate.strengths.ways`; None: all.
         margin: points of accuracy that an augmentation may cost, as a share.
+        run: that will be shown the same augmentations; one of other pictures is refused before anything is written.
         how: `begun` and `progress`, as `open_study` takes them.
     """
     if margin is not None and not 0 < margin < 1:
@@ -102,14 +103,18 @@ def open_sensitivity(
         if margin not in (None, before["margin"]):
             was = 100 * float(before["margin"])
             raise AugendError(f"{out}: was made with --margin {was:g}; leave it out, or give another --out")
-        return open_study(out, given, command, about={"sensitivity": before}, **how)
+        study = open_study(out, given, command, about={"sensitivity": before}, **how)
+        _fitting(run, before["shape"], study.record["classes"], study.record["data"]["name"])
+        return study
     asked = {key: value for key, value in given.items() if value is not None}
     if asked.get("data", "").partition(":")[0] == "digits" and not {"budget", "time"} & asked.keys():
         asked["budget"] = STEPS
     asked |= {"recipes": ("plain",), "reference": "plain", "refit": "train"}
     kept: Kept = {}
     request, _ = settled(Request(**asked), kept, how.get("progress"))  # the network decides the pictures' size
-    shape = load_splits(request.job("plain", 0), None, how.get("progress"), kept)["main"].shape
+    split = load_splits(request.job("plain", 0), None, how.get("progress"), kept)["main"]
+    _fitting(run, split.shape, split.classes, split.name)
+    shape = split.shape
     every = [dict(way.shown) for way in ways(shape, kinds or "all").values()]
     share = round(min(1 - LEFT_ALONE, EACH * len(every)), 3)
     mixture = f"plain.augment={json.dumps([{'one-of': {'of': every, 'p': share}}])}"
@@ -141,14 +146,15 @@ def judged(run: Path) -> Judged:
     return Judged(run, model, pictures, labels)
 
 
-def fitting(run: Judged, study: Study) -> None:
+def _fitting(run: Judged | None, shape: Sequence[int], classes: Sequence[str], data: str) -> None:
     """Refuse a run whose pictures are not those that the study is about."""
-    shape, classes = tuple(study.record["sensitivity"]["shape"]), study.record["classes"]
-    if tuple(run.model.shape) != shape:
+    if run is None:
+        return
+    if tuple(run.model.shape) != tuple(shape):
         found, wanted = (" x ".join(map(str, one)) for one in (run.model.shape, shape))
         raise AugendError(f"{run.path}: its pictures are {found}, those of the study {wanted}; give it its own data")
     if list(run.model.classes) != list(classes):
-        raise AugendError(f"{run.path}: has other classes than {study.record['data']['name']}; give it its own data")
+        raise AugendError(f"{run.path}: has other classes than {data}; give it its own data")
 
 
 def data_of(run: Path) -> dict[str, Any]:
