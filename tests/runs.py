@@ -42,11 +42,15 @@ def train(
 
 @functools.cache
 def required(recipe: str) -> dict[str, str]:
-    """Values of the parameters that a recipe does not have: files of scores and of an order, for `SMALL`."""
+    """Values of the parameters that a recipe does not have: files of scores, an order, an autoencoder, for `SMALL`."""
     files = Path(tempfile.mkdtemp(prefix="augend-required-"))
     atexit.register(shutil.rmtree, files, ignore_errors=True)
     found: dict[str, str] = {}
     for name in [key for key, value in compose(load_recipe(recipe)).params.items() if value == "required"]:
+        if name == "vae":
+            train(files / "vae", "denoise-then-classify", settings="quick", budget="6step")
+            found[name] = str(files / "vae" / "model.safetensors")
+            continue
         found[name] = str(files / f"{name}.{'json' if name == 'order' else 'csv'}")
         train_ = _loaded(SMALL).train
         lines = [f"{one},{0.1 * (n % 7)},{0.1 * (n % 5)}\n" for n, one in enumerate(train_.ids)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draws", "seed_default_generators", "stream_key"]
+__all__ = ["Draws", "seed_default_generators", "stream_key", "undisturbed"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = (1 << 64) - 1
@@ -56,6 +57,12 @@ def seed_default_generators(key: int) -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for generator in torch.cuda.default_generators:
             generator.manual_seed(key)
+
+
+def undisturbed() -> AbstractContextManager[object]:
+    """A block after which torch's default generators are where they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng(devices=devices)
 
 
 class Draws:

@@ -8,7 +8,7 @@ from torch import Tensor
 from augend.augment.chain import Chain
 from augend.randomness import Draws
 
-__all__ = ["grid"]
+__all__ = ["grid", "tiled"]
 
 GAP = 2  # white pixels around every picture
 
@@ -35,7 +35,7 @@ def grid(
     Returns:
         uint8 ``(C, n (H + 2) + 2, (columns + 1) (W + 2) + 2)``.
     """
-    count, channels, height, width = pictures.shape
+    count = len(pictures)
     sources = chain.sources(progress)
     partners = (torch.arange(count)[:, None] + torch.arange(sources)) % max(count, 1)
     given = whole if whole is not None and chain.reaches else pictures
@@ -47,7 +47,16 @@ def grid(
         params = chain.draw(draws.child(f"column {column}").rows(torch.arange(count)), progress)
         made = chain.apply(x, params) if chain.mixing is None else chain.mixed(x, targets, params, parts)[0]
         shown.append(made.mul(255).round_().clamp_(0, 255).to(torch.uint8))
-    tiles = torch.stack(shown, 1)  # (n, columns + 1, C, H, W)
+    return tiled(torch.stack(shown, 1))
+
+
+def tiled(tiles: Tensor) -> Tensor:
+    """Pictures uint8 ``(lines, columns, C, H, W)`` as one, two white pixels between them: uint8 ``(C, height, width)``.
+
+    >>> tiled(torch.zeros(2, 3, 1, 8, 8, dtype=torch.uint8)).shape
+    torch.Size([1, 22, 32])
+    """
+    lines, columns, channels, height, width = tiles.shape
     tiles = torch.nn.functional.pad(tiles, (0, GAP, 0, GAP), value=255)
-    page = tiles.permute(2, 0, 3, 1, 4).reshape(channels, count * (height + GAP), (columns + 1) * (width + GAP))
+    page = tiles.permute(2, 0, 3, 1, 4).reshape(channels, lines * (height + GAP), columns * (width + GAP))
     return torch.nn.functional.pad(page, (GAP, 0, GAP, 0), value=255)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from augend.address import Address
 from augend.augment.base import Coin
 from augend.contract import AugendError
 
@@ -23,7 +24,7 @@ class Apply(Coin):
     nothing.
 
     Args:
-        network: its name, in a recipe.
+        network: in a recipe its name, or the address of one of its tensors, as vae.picture.
         p: probability.
 
     Example:
@@ -40,6 +41,11 @@ class Apply(Coin):
         self.network = network
         self.run = None
         super().__init__(p)
+
+    @property
+    def address(self) -> Address:
+        """The tensor that takes the place of what comes in."""
+        return Address.parse(self.network)
 
     def bind(self, run: Callable[[Tensor], Tensor]) -> Apply:
         """Say what the network is: a module, or any function of a tensor that keeps its shape. Returns itself."""

@@ -1,4 +1,5 @@
-"""Predictions of a network for pictures, in batches; nothing is drawn and nothing is changed."""
+"""Predictions of a network for pictures, in batches. Nothing is changed; a network that draws, as from a latent, draws the
+same whenever it is asked."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from augend.address import Address
 from augend.data.pictures import Pictures
+from augend.randomness import seed_default_generators, undisturbed
 from augend.stages.networks import Networks
 
 __all__ = ["logits", "probabilities"]
@@ -33,7 +35,8 @@ def logits(
         batch: pictures a forward (50 to 500 is fastest on a CPU).
     """
     out = []
-    with torch.no_grad(), autocast():
+    with torch.no_grad(), autocast(), undisturbed():
+        seed_default_generators(0)
         for begin in range(0, len(pictures), batch):
             x = pictures.pixels[begin : begin + batch].to(torch.float32).div_(255.0)
             if channels_last:

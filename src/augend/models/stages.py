@@ -39,6 +39,8 @@ class Stages(nn.Module):
 
     mean: Tensor | None
     std: Tensor | None
+    random: frozenset[str] = frozenset()
+    """Tensors that are drawn anew each time, from torch's default generator, and so never cached."""
 
     def __init__(
         self,

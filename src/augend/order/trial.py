@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from augend.contract import Batch, Losses, Probe, Taken
+from augend.randomness import undisturbed
 
-__all__ = ["Trial", "TrialSteps", "evaluating", "in_mode", "undisturbed"]
+__all__ = ["Trial", "TrialSteps", "evaluating", "in_mode"]
 
 
 @contextlib.contextmanager
@@ -33,12 +34,6 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 def evaluating(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Every module in evaluation mode in this block."""
     return in_mode(model, training=False)
-
-
-def undisturbed() -> contextlib.AbstractContextManager[object]:
-    """torch's default generators are afterwards where they were."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    return torch.random.fork_rng(devices=devices)
 
 
 @dataclass(frozen=True)

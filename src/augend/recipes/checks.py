@@ -159,7 +159,7 @@ def _check_fit(phase: PhasePlan, fit: Component, networks: Mapping[str, NetworkP
         raise place.at("train").error(f"{fit.word} fits one slice, found {', '.join(map(str, phase.train))}")
     network = phase.train[0].network
     minimised = names.lookup("fit", fit.word).minimises
-    for term in phase.terms:
+    for term in phase.terms if minimised is not None else ():
         if (term.component.word, term.component.options) != (minimised, {}) or {
             (one.network, one.tensor) for one in term.of
         } != {(network, "")}:

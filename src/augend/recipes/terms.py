@@ -13,7 +13,7 @@ from augend.recipes.plan import NetworkPlan, PhasePlan, TermPlan
 from augend.recipes.reading import Place
 from augend.recipes.words import TermWords
 
-__all__ = ["augmenting", "check_residuals", "planned_term", "trained"]
+__all__ = ["augmenting", "check_residuals", "planned_term", "trained", "undoing"]
 
 
 def planned_term(
@@ -82,6 +82,18 @@ def augmenting(phase: PhasePlan, inputs: Mapping[str, Address | None]) -> list[t
             if not of.tensor and taken is not None and (taken.network, taken.tensor) == (to.network, to.tensor):
                 found.append((of, to))
     return found
+
+
+def undoing(phase: PhasePlan, inputs: Mapping[str, Address | None]) -> list[tuple[Address, Address]]:
+    """(of, to) where a phase teaches a network to give a picture back as another view shows it: ``vae.picture@noisy`` to
+    ``input@clean``.
+    """
+    return [
+        (Address(of.network, "picture", of.view), to)
+        for term in phase.terms
+        for of, to in (zip(term.of, term.to, strict=True) if term.component.word in ("bernoulli", "gaussian") else ())
+        if to.network == "input" and inputs[of.network] is None and of.tensor in ("", "logits", "picture")
+    ]
 
 
 def check_residuals(phases: Sequence[PhasePlan], inputs: Mapping[str, Address | None], place: Place) -> None:

@@ -65,6 +65,8 @@ def _caption(stem: str, phases: Sequence[str]) -> str:
     if number == len(phases):
         return stem
     view = stem.removeprefix(f"{phases[number]}-")
+    if view == "undone":
+        return f"{phases[number]}: held-out pictures, then augmented and given back, three times"
     return phases[number] if view == "x" else f"{phases[number]}, view {view}"
 
 

@@ -36,7 +36,7 @@ from augend.runner.sight import Sight
 from augend.stages.networks import Networks, stage_of
 from augend.stages.shelf import Placed
 
-__all__ = ["Scene", "build_networks", "cuts", "stage"]
+__all__ = ["Scene", "bind", "build_networks", "cuts", "stage"]
 
 
 def build_networks(plan: Plan, splits: Mapping[str, Split], seed: int) -> Networks:
@@ -369,13 +369,8 @@ def stage(
     *,
     seed: int,
     channels_last: bool = False,
-    run: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Scene:
-    """Set the scene of a phase: `start:` is the runner's business, everything else that stands before the first step is here.
-
-    Args:
-        run: how an augmentation passes a tensor through a network; default: the network itself.
-    """
+    """Set the scene of a phase: `start:` is the runner's business, all else that stands before the first step is here."""
     split = splits[spec.data]
     pictures = split.train if spec.size is None else split.train.resized(spec.size)
     moving = networks.only(list(spec.train))
@@ -383,11 +378,10 @@ def stage(
     inner: dict[str, dict[str, Chain]] = {}
     for view, ops in spec.views.items():
         chains[view] = _chain((op.component for op in ops if op.at is None), pictures.shape[1:])
+        bind(chains[view], networks)
         for address in dict.fromkeys(op.at for op in ops if op.at is not None):
             chain = _chain(op.component for op in ops if op.at == address)
-            for op in chain.ops:
-                if isinstance(op, Apply):
-                    op.bind(_through(networks, op.network, run))
+            bind(chain, networks)
             inner.setdefault(str(address), {})[view] = chain
     check_mixing(spec, networks.inputs, Place(f"phase {spec.name!r}"), functools.partial(computed_from, networks))
     deferred = {Address.parse(address): by_view for address, by_view in inner.items()}
@@ -409,10 +403,21 @@ def _chain(components: Any, size: tuple[int, int] | None = None) -> Chain:
     return Chain([build_augment(component) for component in components], size)
 
 
-def _through(networks: Networks, name: str, run: Callable[[str, Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-    if run is not None:
-        return lambda x: run(name, x)
-    return lambda x: networks.stages(name)(x, frozenset({""}))[""]
+def bind(chain: Chain, networks: Networks) -> None:
+    """Tell augmentations by a network which one that is."""
+    for op in chain.ops:
+        if isinstance(op, Apply):
+            op.bind(_through(networks.stages(op.address.network), op.address.tensor))
+
+
+def _through(network: Stages, tensor: str) -> Callable[[Tensor], Tensor]:
+    network.position(tensor)  # a tensor that is none is refused before anything runs
+
+    def run(x: Tensor) -> Tensor:
+        found: dict[str, Tensor] = network(x, frozenset({tensor}))
+        return found[tensor]
+
+    return run
 
 
 def build_term(component: Component) -> nn.Module:

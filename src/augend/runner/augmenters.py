@@ -1,4 +1,5 @@
-"""Networks that learn to augment a tensor (Omega): how well they do it on held-out pictures, and what they get wrong."""
+"""Networks that learn to augment a tensor (Omega) or to undo an augmentation (a denoising VAE): how well they do it on
+held-out pictures, and what they get wrong."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ from augend.augment.embedding import EmbeddingAugmenter, work_into
 from augend.augment.pairs import Scales
 from augend.contract import AugendError
 from augend.models.small import Omega
-from augend.recipes.terms import augmenting
+from augend.recipes.terms import augmenting, undoing
 from augend.runner.assembly import Scene
+from augend.runner.grids import of_all_classes, write_undone
 from augend.stages.networks import Networks
 from augend.stages.shelf import Placed
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from augend.runner.keeper import Keeper
 
 __all__ = ["bind_residuals", "score_augmenters", "standardise", "standardising", "work_in", "worked_in"]
+
+
+DRAWS = 3  # of each picture that is shown
 
 
 def bind_residuals(scene: Scene, scored: Mapping[str, Any]) -> None:
@@ -125,8 +130,11 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
     Every view is drawn once a picture. Kept are ``score`` (1 minus the normalised error, see `EmbeddingAugmenter.score`; None
     where nothing moved), ``cosine``, and mean squares of an entry: ``squared`` of what is wrong, ``moved`` of what the
     augmentation does. Charged as evaluation. The network is left as ``NAME.safetensors`` in the run's folder.
+
+    A network that learned to undo an augmentation of pictures is scored likewise: against leaving them as they came.
     """
-    found = augmenting(scene.spec, keeper.networks.inputs)
+    inputs = keeper.networks.inputs
+    found = [*augmenting(scene.spec, inputs), *undoing(scene.spec, inputs)]
     pictures = keeper.splits[scene.spec.data].valid
     if not found or not len(pictures):
         return
@@ -143,6 +151,8 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
         if keeper.fabric.is_global_zero:
             keeper.folder.line(line)
             _left(scene, keeper, of, to)
+            if to.network == "input":
+                _show(held, of, to, keeper)
         keeper.listen("augmenter", line)
     keeper.networks.only(list(scene.spec.train))
     keeper.ledger.lap("evaluation")
@@ -150,10 +160,11 @@ def score_augmenters(scene: Scene, keeper: Keeper) -> None:
 
 def _left(scene: Scene, keeper: Keeper, of: Address, to: Address) -> None:
     """Leave what a phase taught as a file that `EmbeddingAugmenter.load` and other recipes read, without its pictures."""
-    network, backbone = keeper.networks.stages(of.network), keeper.networks.stages(to.network)
-    model = network.get_submodule("model")
+    network = keeper.networks.stages(of.network)
+    model = getattr(network, "model", None)
     if not isinstance(model, Omega):
         return
+    backbone = keeper.networks.stages(to.network)
     made = EmbeddingAugmenter(
         model.hidden, batch=scene.spec.rows, standardise=model.standardise, seed=keeper.seed, name=of.network
     )
@@ -165,17 +176,31 @@ def _left(scene: Scene, keeper: Keeper, of: Address, to: Address) -> None:
     )
 
 
+def _show(scene: Scene, of: Address, to: Address, keeper: Keeper) -> None:
+    """Some of the held-out pictures, augmented and given back, as a picture in the run's folder."""
+    numbers = torch.tensor(of_all_classes(scene.pictures.labels.tolist()))
+    network = keeper.networks.stages(of.network)
+
+    def shown(address: Address, draw: int) -> Tensor:
+        return scene.shown(str(address.view), numbers, torch.full_like(numbers, draw), keeper.seed, bank=True)
+
+    augmented = [shown(of, draw) for draw in range(DRAWS)]
+    with torch.no_grad(), keeper.hardware.autocast():
+        undone = [network(x, frozenset({of.tensor}))[of.tensor] for x in augmented]
+    write_undone(keeper.folder, scene.spec.name, shown(to, 0), augmented, undone)
+
+
 def _score(scene: Scene, of: Address, to: Address, keeper: Keeper) -> dict[str, Any]:
     networks: Networks = keeper.networks
     taken = networks.inputs[of.network]
-    assert taken is not None
     missed, moved, cosine, entries = 0.0, 0.0, 0.0, 0
     for numbers in torch.split(torch.arange(len(scene.pictures)), scene.spec.rows):
         zeros = torch.zeros_like(numbers)
         shown = [scene.shown(str(a.view), numbers, zeros, keeper.seed, bank=True) for a in (of, to)]
         with torch.no_grad(), keeper.hardware.autocast():
-            z, target = networks.tensor(taken, shown[0]), networks.tensor(to, shown[1])
-            made = networks.stages(of.network)(z, frozenset({""}))[""]
+            z = shown[0] if taken is None else networks.tensor(taken, shown[0])
+            target = shown[1] if to.network == "input" else networks.tensor(to, shown[1])
+            made = networks.stages(of.network)(z, frozenset({of.tensor}))[of.tensor]
         z, target, made = (part.flatten(1).double() for part in (z, target, made))
         missed += float((made - target).square().sum())
         moved += float((z - target).square().sum())

@@ -72,7 +72,10 @@ def worth_caching(scene: Scene, steps: int, *, shared: bool = True) -> list[Rout
     candidates = [
         route
         for route in scene.phase.routes
-        if scene.phase.networks.inputs[route.name] is None and route.cut is not None and not _acted_inside(scene, route)
+        if scene.phase.networks.inputs[route.name] is None
+        and route.cut is not None
+        and not route.frozen_wants & scene.phase.networks.stages(route.name).random
+        and not _acted_inside(scene, route)
     ]
     infinite = [view for view, chain in scene.chains.items() if chain.variants is None]
     if spec.cache is True and (infinite or not candidates):

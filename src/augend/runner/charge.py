@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augend.augment.network import Apply
 from augend.contract import Batch, Picks
 from augend.cost import Flops, count_flops
+from augend.models.stages import Stages
 from augend.order.scoring import Passes
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
@@ -71,6 +73,18 @@ class StepCost:
         return picks.index.numel() // self.copies
 
 
+class Through(torch.nn.Module):
+    """A tensor through a network, for some of its own."""
+
+    def __init__(self, network: Stages, wants: frozenset[str]) -> None:
+        super().__init__()
+        self.network, self.wants = network, wants
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """What enters -> what is wanted, by name."""
+        return self.network(x, self.wants)  # type: ignore[no-any-return]
+
+
 def step_cost(scene: Scene, batch: Batch) -> StepCost:
     """The cost of a step of this phase; `batch` is this rank's part of one."""
     phase = scene.phase
@@ -84,12 +98,26 @@ def step_cost(scene: Scene, batch: Batch) -> StepCost:
             _COUNTED[key] = count_flops(phase, _full(batch), backward=True)
         finally:
             phase.gather = gather
+    applied = _applied_flops(scene)
     moving = sum(phase.networks.first_moving(route.name) is not None for route in phase.routes)
     run = sum(not (route.name in scene.banks and route.cut == "") for route in phase.routes)
     share = scene.spec.rows / len(batch.ids)
-    counted = Flops(round(_COUNTED[key].forward * share), round(_COUNTED[key].backward * share))
+    counted = Flops(round(_COUNTED[key].forward * share) + applied, round(_COUNTED[key].backward * share))
     copies = getattr(scene.order, "copies", 1)
     return StepCost(run, moving, counted, copies, scene.spec.rows, _held_flops(scene))
+
+
+def _applied_flops(scene: Scene) -> int:
+    """FLOPs of networks that pictures are passed through as an augmentation, for a step's rows."""
+    found = 0
+    for op in (op for chain in scene.chains.values() for op in chain.ops if isinstance(op, Apply)):
+        network = scene.phase.networks.stages(op.address.network)
+        key = repr(("applied", op.network, str(network), scene.pictures.shape, scene.spec.rows))
+        if key not in _COUNTED:
+            whole = Through(network, frozenset({op.address.tensor}))
+            _COUNTED[key] = count_flops(whole, torch.zeros(scene.spec.rows, *scene.pictures.shape), backward=False)
+        found += _COUNTED[key].forward
+    return found
 
 
 def _held_flops(scene: Scene) -> int:
@@ -121,14 +149,6 @@ def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[s
         if taken is not None:
             fed.setdefault(taken.network, set()).add(taken.tensor)
 
-    class Whole(torch.nn.Module):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.network, self.wants = networks.stages(name), frozenset(fed.get(name, {""}))
-
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return self.network(x, self.wants)  # type: ignore[no-any-return]
-
     found: dict[str, dict[str, int]] = {}
     networks.eval()
     device = next((p.device for p in networks.parameters()), torch.device("cpu"))
@@ -139,7 +159,8 @@ def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[s
             with torch.no_grad():
                 x = torch.zeros(1, *shape, device=device)
                 x = x if taken is None else networks.tensor(taken, x)
-            _COUNTED[key] = count_flops(Whole(name), x, backward=False)
+            through = Through(networks.stages(name), frozenset(fed.get(name, {""})))
+            _COUNTED[key] = count_flops(through, x, backward=False)
         weights = [*network.parameters(), *network.buffers()]
         found[name] = {
             "parameters": sum(p.numel() for p in network.parameters()),
@@ -151,14 +172,6 @@ def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[s
 
 def filling_flops(scene: Scene, route: Route, rows: int) -> int:
     """FLOPs of `rows` pictures through the frozen part of a network."""
-
-    class Frozen(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = scene.phase.networks.stages(route.name)
-
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return self.network(x, route.frozen_wants, None)  # type: ignore[no-any-return]
-
+    frozen = Through(scene.phase.networks.stages(route.name), route.frozen_wants)
     pixels = torch.zeros(scene.spec.rows, *scene.pictures.pixels.shape[1:])
-    return round(count_flops(Frozen(), pixels, backward=False).total * rows / scene.spec.rows)
+    return round(count_flops(frozen, pixels, backward=False).total * rows / scene.spec.rows)

@@ -13,6 +13,7 @@ from augend.augment.chain import Chain
 from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import AugendError
 from augend.cost import count_flops
+from augend.models.vae import PrincipalComponents
 from augend.names import lookup
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.assembly import Scene
@@ -21,6 +22,7 @@ from augend.runner.banks import Filling, fill_bank
 from augend.runner.lending import Lending
 from augend.stages.fit import Logistic, Tried
 from augend.stages.networks import Networks
+from augend.stages.pca import Pca
 from augend.stages.shelf import Placed
 
 if TYPE_CHECKING:
@@ -99,13 +101,15 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     spec, ledger = scene.spec, keeper.ledger
     assert spec.fit is not None
     layer = _layer(keeper.networks, spec)
-    method: Logistic | RidgeAugmenter = lookup("fit", spec.fit.word)(**spec.fit.options)
+    method: Logistic | RidgeAugmenter | Pca = lookup("fit", spec.fit.word)(**spec.fit.options)
     keeper.networks.eval()
     keeper.enter()
     keeper.first_look()
     filling = Filling(Lending.of(keeper))
     if isinstance(method, Logistic):
         features, about = _fit_classes(method, scene, keeper, layer.out_features, filling)
+    elif isinstance(method, Pca):
+        features, about = _fit_alone(method, scene, keeper, layer.out_features, filling)
     else:
         features, about = _fit_pairs(method, scene, keeper, filling)
     solved: _Solution = method
@@ -115,6 +119,9 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+        network = keeper.networks.stages(spec.train[0].network)
+        if isinstance(method, Pca) and isinstance(network, PrincipalComponents):
+            network.middle.copy_(method.middle_)
     ledger.lap("step")
     ledger.charge(rows=len(features), pictures=len(features), flops=solved.flops_)
     filling.charge(ledger)
@@ -177,6 +184,18 @@ def _fit_pairs(method: RidgeAugmenter, scene: Scene, keeper: Keeper, filling: Fi
         pairs.append((one.repeat_interleave(len(other) // len(one), 0), other))
     features, targets = (_checked(torch.cat(side), spec) for side in zip(*pairs, strict=True))
     method.fit(features, targets)
+    _stop_if_asked(keeper)
+    return features, {"products": 2, "converged": True, "tried": []}
+
+
+def _fit_alone(
+    method: Pca, scene: Scene, keeper: Keeper, components: int, filling: Filling
+) -> tuple[Tensor, dict[str, Any]]:
+    """Solve for a map of what enters, whatever the labels."""
+    embed = Embedder.entering(keeper.networks, scene.spec.train[0])
+    parts = [_embedded(scene, view, embed, keeper, filling) for view in scene.spec.views]
+    features = _checked(torch.cat(parts) if len(parts) > 1 else parts[0], scene.spec)
+    method.fit(features, components)
     _stop_if_asked(keeper)
     return features, {"products": 2, "converged": True, "tried": []}
 

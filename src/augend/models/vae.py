@@ -1,0 +1,221 @@
+"""Autoencoders of pictures: the denoising VAE of the learned-augmentation paper, and principal components in its place.
+
+Both are `Stages` that are no chain: what they give is asked for by name (`vae.mean`, `vae.logits`, `vae.picture`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from augend.contract import AugendError
+from augend.models.small import FlatLinear, classifier, pictures
+from augend.models.stages import RESULT, Stages
+
+__all__ = ["DenoisingVAE", "PrincipalComponents", "latent_head"]
+
+WIDTHS = (32, 64, 128, 256, 512)
+
+
+class DenoisingVAE(Stages):
+    """A variational autoencoder of pictures: five blocks down to a normal distribution over `latent` numbers, and up again.
+
+    Encoder: blocks of [3x3 convolution of stride 2, batch norm, ReLU], then two linear heads: the mean, and the *logarithm*
+    of the variance. Decoder: a linear layer, a transposed block for each block, a last 3x3 convolution that gives logits;
+    their sigmoid is the picture. Trained to give back the clean picture of an augmented one it undoes the augmentation; of
+    the same one it is a plain VAE.
+
+    Stages: encode, mean, logvar, decode; and norms, the encoder's batch norms without their weights, for a phase that lets
+    their statistics move alone. Tensors: mean, logvar, sample, logits, picture. The result is the picture of the mean.
+
+    Args:
+        latent: numbers of the latent.
+        widths: of the encoder's blocks; each halves the sides.
+        authors: adds a tensor ``slipped``, what the published classifier learned from: a sample whose mean comes from the
+            head of the log-variance, and whose log-variance comes from a head that was never trained.
+        shape: ``(C, H, W)`` of the pictures, floats in [0, 1], taken as they are.
+        classes: not used.
+
+    Cost:
+        At 64x64, 0.06 billion multiply-adds a picture to encode, 0.15 to decode; 5.5 million weights.
+
+    Example:
+        >>> vae = DenoisingVAE(latent=8, shape=(3, 32, 32)).eval()
+        >>> mean, logvar = vae.encode(torch.rand(5, 3, 32, 32))
+        >>> vae.sample(mean, logvar).shape, vae.decode(mean).shape
+        (torch.Size([5, 8]), torch.Size([5, 3, 32, 32]))
+        >>> float(vae.reconstruct(torch.rand(2, 3, 32, 32)).max()) <= 1
+        True
+
+    Source: learned data augmentation, section III: widths from the text; strides, heads and decoder from the authors' code.
+    Deviation: sides need not be 64; each transposed convolution gives back the sides that its mirror took.
+    """
+
+    raw_pixels = True
+    random = frozenset({"sample", "slipped"})
+
+    def __init__(
+        self,
+        latent: int = 128,
+        widths: Sequence[int] = WIDTHS,
+        authors: bool = False,
+        *,
+        shape: tuple[int, ...],
+        classes: int = 0,
+    ) -> None:
+        channels, height, width = pictures("denoising-vae", shape)
+        if latent < 1 or not widths or min(widths) < 1:
+            raise AugendError(f"model 'denoising-vae': latent {latent}, widths {list(widths)}; allowed: 1 or more each")
+        owned = {
+            "encode": ("encoder",),
+            "mean": ("mean_head",),
+            "logvar": ("logvar_head", *(["unused_head"] if authors else [])),
+            "decode": ("widen", "decoder"),
+            "norms": tuple(f"encoder.block{n}.norm" for n in range(1, len(widths) + 1)),
+        }
+        outputs = {"mean", "logvar", "sample", "logits", "picture", *(["slipped"] if authors else [])}
+        super().__init__(tuple(owned), outputs, modules=owned)
+        self.latent, self.authors = latent, authors
+        sides = [(height, width)]
+        for _ in widths:
+            sides.append((-(-sides[-1][0] // 2), -(-sides[-1][1] // 2)))
+        down, up = OrderedDict[str, nn.Module](), OrderedDict[str, nn.Module]()
+        before = channels
+        for number, after in enumerate(widths, 1):
+            down[f"block{number}"] = _block(nn.Conv2d(before, after, 3, 2, 1, bias=False), after)
+            before = after
+        self.encoder = nn.Sequential(down)
+        self._smallest = (widths[-1], *sides[-1])
+        flat = math.prod(self._smallest)
+        self.mean_head, self.logvar_head = nn.Linear(flat, latent), nn.Linear(flat, latent)
+        if authors:
+            self.unused_head = nn.Linear(flat, latent)
+        self.widen = nn.Linear(latent, flat)
+        for number in reversed(range(len(widths))):
+            after = widths[max(number - 1, 0)]
+            more = [sides[number][axis] - (2 * sides[number + 1][axis] - 1) for axis in (0, 1)]
+            turned = nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=(more[0], more[1]), bias=False)
+            up[f"block{number + 1}"] = _block(turned, after)
+            before = after
+        up["last"] = nn.Conv2d(before, channels, 3, padding=1)
+        self.decoder = nn.Sequential(up)
+
+    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Floats ``(rows, C, H, W)`` in [0, 1] -> mean and log-variance, ``(rows, latent)`` each."""
+        deep = self._deep(pictures)
+        return self.mean_head(deep), self.logvar_head(deep)
+
+    def sample(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        """A draw of the latent, ``(rows, latent)``, from torch's default generator; gradients reach both arguments."""
+        return mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents ``(rows, latent)`` -> pictures ``(rows, C, H, W)`` in [0, 1]."""
+        return self._logits(latent).sigmoid()
+
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures -> what the decoder makes of their means."""
+        return self.decode(self.encode(pictures)[0])
+
+    def forward(self, x: Tensor, want: Iterable[str] = RESULT, start: str | None = None) -> dict[str, Tensor]:
+        """The tensors wanted, by name; see `Stages.forward`. Nothing is computed that nobody wants.
+
+        ``logits`` are of a sample in training mode, as the bound wants it, and of the mean in evaluation mode; ``sample`` and
+        ``slipped`` are drawn in both.
+        """
+        wanted = set(want)
+        for key in (*wanted, *([] if start is None else [f":{start}"])):
+            self.position(key)
+        deep = self._deep(x)
+        out: dict[str, Tensor] = {"mean": self.mean_head(deep)}
+        drawn = self.decoder.training and bool(wanted & {"", "logits", "picture"})
+        if drawn or wanted & {"logvar", "sample", "slipped"}:
+            out["logvar"] = self.logvar_head(deep)
+        if drawn or "sample" in wanted:
+            out["sample"] = self.sample(out["mean"], out["logvar"])
+        if "slipped" in wanted:
+            out["slipped"] = self.sample(out["logvar"], self.unused_head(deep))
+        if wanted & {"", "logits", "picture"}:
+            out["logits"] = self._logits(out["sample"] if drawn else out["mean"])
+            out["picture"] = out[""] = out["logits"].sigmoid()
+        return {key: out[key] for key in wanted}
+
+    def _deep(self, x: Tensor) -> Tensor:
+        deep: Tensor = self.encoder(self.normalised(x))
+        return deep.flatten(1)
+
+    def _logits(self, latent: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.widen(latent).view(-1, *self._smallest))
+        return logits
+
+
+def _block(convolution: nn.Module, width: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True)))
+
+
+class PrincipalComponents(Stages):
+    """The `latent` principal components of pictures, in a VAE's place: a linear map, which ``fit: pca`` solves for.
+
+    Stage and first tensor: mean. The tensor picture, also the result, is what the components say of the pixels, in [0, 1].
+    The buffer ``middle``, ``(D,)``, is the mean picture.
+
+    Args:
+        latent: components; there cannot be more than pixels.
+        shape: ``(C, H, W)`` of the pictures, or ``(D,)``.
+        classes: not used.
+
+    Example:
+        >>> net = PrincipalComponents(latent=4, shape=(1, 8, 8))
+        >>> net(torch.rand(3, 1, 8, 8), {"mean"})["mean"].shape
+        torch.Size([3, 4])
+    """
+
+    raw_pixels = True
+
+    middle: Tensor
+
+    def __init__(self, latent: int = 128, *, shape: tuple[int, ...], classes: int = 0) -> None:
+        super().__init__(("mean",), {"mean", "picture"}, modules={"mean": ("components",)})
+        if not 1 <= latent <= math.prod(shape):
+            raise AugendError(
+                f"model 'pca': latent {latent}; allowed: 1 to {math.prod(shape)}, the numbers of a picture"
+            )
+        self._shape = tuple(shape)
+        self.components = FlatLinear(math.prod(shape), latent)
+        self.register_buffer("middle", torch.zeros(math.prod(shape)))
+
+    def _position(self, key: str) -> int:
+        return 0 if key == ":mean" else super()._position(key)
+
+    def forward(self, x: Tensor, want: Iterable[str] = RESULT, start: str | None = None) -> dict[str, Tensor]:
+        """The tensors wanted, by name; see `Stages.forward`."""
+        wanted = set(want)
+        for key in (*wanted, *([] if start is None else [f":{start}"])):
+            self.position(key)
+        out = {":mean": x}
+        if wanted - {":mean"}:
+            out["mean"] = self.components(x)
+        if wanted & {"", "picture"}:
+            flat = out["mean"] @ self.components.weight + self.middle
+            out["picture"] = out[""] = flat.view(-1, *self._shape).clamp(0, 1)
+        return {key: out[key] for key in wanted}
+
+
+def latent_head(hidden: int = 32, authors: bool = False, *, shape: tuple[int, ...], classes: int) -> nn.Sequential:
+    """The learned-augmentation paper's head on a latent: linear, batch norm, tanh, linear. Stages: hidden, classify.
+
+    Args:
+        hidden: width of the first layer.
+        authors: logits pass batch norm and ReLU, as in the published code.
+        shape: ``(d,)`` of the latent.
+    """
+    first = OrderedDict(fc=FlatLinear(math.prod(shape), hidden), norm=nn.BatchNorm1d(hidden), tanh=nn.Tanh())
+    last: nn.Sequential = classifier(hidden, classes)
+    if authors:
+        last.append(nn.BatchNorm1d(classes))
+        last.append(nn.ReLU())
+    return nn.Sequential(OrderedDict(hidden=nn.Sequential(first), classify=last))
