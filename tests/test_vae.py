@@ -85,8 +85,8 @@ def test_the_slip_of_the_published_code_has_a_name() -> None:
     torch.manual_seed(0)
     vae, x = DenoisingVAE(4, widths=(4, 4, 4, 4, 4), authors=True, shape=(1, 32, 32)).eval(), torch.rand(3, 1, 32, 32)
     with torch.no_grad():
-        vae.unused_head.weight.zero_()
-        vae.unused_head.bias.fill_(-40.0)  # no noise left
+        vae.unused_weight.zero_()
+        vae.unused_bias.fill_(-40.0)  # no noise left
         torch.testing.assert_close(vae(x, {"slipped"})["slipped"], vae(x, {"logvar"})["logvar"])
     with pytest.raises(AugendError, match="there is no tensor 'slipped'"):
         DenoisingVAE(4, shape=(1, 32, 32))(x, {"slipped"})

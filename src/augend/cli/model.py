@@ -83,6 +83,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    decoded: Annotated[
+        str | None,
+        typer.Option(
+            help="Show its autoencoder changed test pictures: all, or zoom, rotate, light, hue. A study: all its trials.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge", help="With --decoded: a classifier's run that says whether labels stay.", show_default=False
+        ),
+    ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +106,7 @@ def evaluate(
     if scores is not None:
         from augend.study.teacher import write_scores
 
-        if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, shifts)):
+        if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, shifts, decoded)):
             raise AugendError(
                 "--scores writes a file of losses and evaluates nothing else; run the two one after the other"
             )
@@ -104,11 +117,16 @@ def evaluate(
         told = ", ".join(f"{count} of {piece}" for piece, count in counts.items())
         typer.echo(f"{scores}: losses of {told}; train by it with --recipe curriculum --set scores={scores}")
         return
+    if judge_ is not None and decoded is None:
+        raise AugendError(
+            "--judge says whether labels stay when pictures are decoded; it needs --decoded, as --decoded all"
+        )
     if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures)):
         from augend.cli.attacks import show_attacks
 
-        if shifts is not None:
-            raise AugendError("--shifts and --attack are two evaluations; run them one after the other")
+        if shifts is not None or decoded is not None:
+            other = "--shifts" if shifts is not None else "--decoded"
+            raise AugendError(f"{other} and --attack are two evaluations; run them one after the other")
         show_attacks(
             run,
             (attack, eps, sums),
@@ -117,6 +135,13 @@ def evaluate(
             data_root,
             as_json,
         )
+        return
+    if decoded is not None:
+        from augend.cli.decoded import show_decoded
+
+        if shifts is not None:
+            raise AugendError("--shifts and --decoded are two evaluations; run them one after the other")
+        show_decoded(run, decoded, judge_, data_word(data) if data else None, data_root, as_json)
         return
     if shifts is not None:
         from augend.cli.shifts import show_shifts

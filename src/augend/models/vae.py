@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from augend.contract import AugendError
 from augend.models.small import FlatLinear, classifier, pictures
@@ -55,6 +56,8 @@ class DenoisingVAE(Stages):
     Deviation: sides need not be 64; each transposed convolution gives back the sides that its mirror took.
     """
 
+    unused_weight: Tensor
+    unused_bias: Tensor
     raw_pixels = True
     random = frozenset({"sample", "slipped"})
 
@@ -73,7 +76,7 @@ class DenoisingVAE(Stages):
         owned = {
             "encode": ("encoder",),
             "mean": ("mean_head",),
-            "logvar": ("logvar_head", *(["unused_head"] if authors else [])),
+            "logvar": ("logvar_head",),
             "decode": ("widen", "decoder"),
             "norms": tuple(f"encoder.block{n}.norm" for n in range(1, len(widths) + 1)),
         }
@@ -92,8 +95,10 @@ class DenoisingVAE(Stages):
         self._smallest = (widths[-1], *sides[-1])
         flat = math.prod(self._smallest)
         self.mean_head, self.logvar_head = nn.Linear(flat, latent), nn.Linear(flat, latent)
-        if authors:
-            self.unused_head = nn.Linear(flat, latent)
+        if authors:  # it never learns, so its numbers are no weights
+            never = nn.Linear(flat, latent)
+            self.register_buffer("unused_weight", never.weight.detach())
+            self.register_buffer("unused_bias", never.bias.detach())
         self.widen = nn.Linear(latent, flat)
         for number in reversed(range(len(widths))):
             after = widths[max(number - 1, 0)]
@@ -138,7 +143,7 @@ class DenoisingVAE(Stages):
         if drawn or "sample" in wanted:
             out["sample"] = self.sample(out["mean"], out["logvar"])
         if "slipped" in wanted:
-            out["slipped"] = self.sample(out["logvar"], self.unused_head(deep))
+            out["slipped"] = self.sample(out["logvar"], functional.linear(deep, self.unused_weight, self.unused_bias))
         if wanted & {"", "logits", "picture"}:
             out["logits"] = self._logits(out["sample"] if drawn else out["mean"])
             out["picture"] = out[""] = out["logits"].sigmoid()

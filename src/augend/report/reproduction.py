@@ -103,6 +103,12 @@ def _table(found: dict[str, Any]) -> str:
             called: [_level(row["levels"].get(split)) + _beside(row["beside"].get(called, {})) for row in rows.values()]
             for split, called in columns.items()
         },
+        **{
+            measure: [
+                (_level if measure == "top-5" else _score)(row["measures"].get(measure)) for row in rows.values()
+            ]
+            for measure in next(iter(rows.values())).get("measures", {})
+        },
         f"points against {reference}, {columns[found['headline']]}": [
             "reference" if name == found["reference"] else _difference(row["versus_reference"].get(found["headline"]))
             for name, row in rows.items()

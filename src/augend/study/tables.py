@@ -207,6 +207,7 @@ class Table(Words):
         bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
         attacked: see `Attacked`; a scale's or protocol's stands over it.
         shifts: of the test pictures, under which the finished models are shown them as well, separated by commas.
+        measures: of the test pictures, beside accuracy, each a column.
         stability: rows have a column that says how far validation accuracy falls from one look to the next.
         equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
     """
@@ -226,6 +227,7 @@ class Table(Words):
     figures: tuple[dict[str, Any], ...] = ()
     shifts: str | None = None
     attacked: Attacked | None = None
+    measures: tuple[Literal["top-5", "loss"], ...] = ()
     stability: bool = False
     equation8: dict[str, str] | None = None
 

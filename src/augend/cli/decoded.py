@@ -1,0 +1,47 @@
+"""What `augend evaluate --decoded` prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from augend.cli.options import printable
+from augend.cli.shifts import best_effort
+
+__all__ = ["show_decoded"]
+
+
+def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, root: str | None, as_json: bool) -> None:
+    """Show autoencoders changed pictures, and print what they made of them."""
+    from augend.cli.display import Looking
+    from augend.report.decoded_page import value, write
+    from augend.study.decoded import decoded
+
+    found, seen = decoded(run, wanted, judge, data=data, root=root, after=Looking())
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for name, changes in (found["recipes"] if "recipes" in found else {"": found["changes"]}).items():
+            if name:
+                typer.echo(printable(name))
+            for change, one in changes.items():
+                typer.echo(
+                    f"  {change:<10} moved {value(one['moved'])}, wrong after decoding {value(one['missed'])}{_more(one)}"
+                )
+    page = best_effort(lambda: write(run, found, seen)) if run.is_dir() else None
+    if page is not None and not as_json:
+        typer.echo(f"As a page: {printable(str(page))}")
+
+
+def _more(one: dict[str, Any]) -> str:
+    from augend.report.decoded_page import value
+
+    text = "" if one["score"] is None else f", score {value(one['score'])}"
+    if "kept" in one:
+        text += (
+            f"; label kept {value(one['kept_changed'], True)} % when changed, {value(one['kept'], True)} % when decoded"
+        )
+    return text

@@ -1,0 +1,129 @@
+"""What an autoencoder makes of changed pictures: whether it undoes the change, and whether the label is still to be seen.
+
+Every picture is changed once, by numbers drawn by its place in the set, so that all models are shown the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from augend.augment import build
+from augend.augment.chain import Chain
+from augend.contract import AugendError, Component
+from augend.data.pictures import Pictures
+from augend.evaluate.load import Classifier
+from augend.evaluate.shifts import BATCH, ORIGINAL, picked, shown
+
+__all__ = ["CHANGES", "Decoded", "autoencoder", "changes", "changing", "decode", "recognised"]
+
+CHANGES: dict[str, tuple[Component, ...]] = {
+    "zoom": (Component("one-of", {"of": [{"resized-crop": {"scale": [0.5625, 0.5625], "ratio": [1, 1]}}], "p": 0.5}),),
+    "rotate": (Component("rotate", {"degrees": 60}),),
+    "light": (Component("jitter", {"brightness": 0.5, "contrast": 0.5, "saturation": 0, "hue": 0}),),
+    "hue": (Component("jitter", {"brightness": 0, "contrast": 0, "saturation": 0.5, "hue": 0.5}),),
+}
+"""Name -> what is done to each picture: those of the learned-augmentation paper. Its zoom is 24 of 32 pixels, half of the
+time; its strengths of light and hue are not said, and are these."""
+COLOURED = frozenset({"hue"})
+SHOWN = 8  # pictures that are kept to look at
+
+
+def changes(text: str, channels: int) -> list[str]:
+    """The changes that ``all`` or ``zoom,rotate`` names; pictures as they are come first.
+
+    >>> changes("all", 1)
+    ['original', 'zoom', 'rotate', 'light']
+    """
+    possible = [name for name in CHANGES if channels == 3 or name not in COLOURED]
+    return [ORIGINAL, *picked("--decoded", text, possible, COLOURED)]
+
+
+def changing(names: list[str], shape: tuple[int, int, int]) -> dict[str, Chain]:
+    """What is done to pictures ``(C, H, W)`` under each of `CHANGES`; `ORIGINAL` is an empty chain."""
+    return {name: Chain([build(one) for one in CHANGES.get(name, ())], shape[1:]) for name in names}
+
+
+def autoencoder(model: Classifier, what: str) -> str:
+    """The network of a model that gives pictures back."""
+    for name in model.networks:
+        if "picture" in model.networks.stages(name).outputs:
+            return str(name)
+    raise AugendError(f"{what}: has no network that gives pictures back; train one with --recipe denoise-then-classify")
+
+
+@dataclass
+class Decoded:
+    """Of N pictures, under each change.
+
+    Attributes:
+        labels: int64 ``(N,)``, class numbers of the judge, or of the model.
+        moved: change -> float64 ``(N,)``, mean square over a picture's entries of what the change does to it.
+        missed: the same of what the autoencoder's answer to the changed picture is away from the clean one.
+        judged: "changed/NAME" and "decoded/NAME" -> int64 ``(N,)``, what a judge calls them; empty without one.
+        seen: change -> uint8 ``(3, pictures, C, H, W)``: some of them clean, changed, decoded.
+    """
+
+    labels: NDArray[np.int64]
+    moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    missed: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    judged: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    seen: dict[str, Tensor] = field(default_factory=dict)
+
+
+def decode(
+    model: Classifier,
+    pictures: Pictures,
+    labels: Tensor,
+    chains: Mapping[str, Chain],
+    judge: Classifier | None = None,
+    after: Callable[[int, int], None] | None = None,
+    *,
+    what: str = "the model",
+) -> Decoded:
+    """Show an autoencoder all pictures under every change, and what it makes of them to a judge.
+
+    Args:
+        model: in evaluation mode, with a network that gives pictures back.
+        labels: int64 ``(N,)``, class numbers of the judge where there is one.
+        chains: name of a change -> what is done to each picture (`changing`).
+        judge: a classifier that knows nothing of the autoencoder.
+        after: called with (pictures done, pictures in all).
+    """
+    network = model.networks.stages(autoencoder(model, what))
+    parts: dict[str, list[Tensor]] = {}
+    out, done = Decoded(labels.cpu().numpy()), 0
+    with torch.no_grad():
+        for numbers in torch.split(torch.arange(len(pictures)), BATCH):
+            seen, _ = pictures.fetch(numbers[:, None])
+            clean = shown(Chain([]), ORIGINAL, seen[:, 0], numbers)
+            for name, chain in chains.items():
+                x = shown(chain, name, seen[:, 0], numbers)
+                back = network(x, frozenset({"picture"}))["picture"].float()
+                for kind, one in (("moved", x), ("missed", back)):
+                    square = (one - clean).double().square().flatten(1).mean(1)
+                    parts.setdefault(f"{kind}/{name}", []).append(square)
+                if judge is not None:
+                    for kind, one in (("changed", x), ("decoded", back)):
+                        parts.setdefault(f"judged/{kind}/{name}", []).append(judge(one).argmax(1))
+                if not done:
+                    tiles = torch.stack([part[:SHOWN] for part in (clean, x, back)])
+                    out.seen[name] = tiles.mul(255).round().clamp(0, 255).to(torch.uint8)
+                if after is not None:
+                    after(done + len(numbers), len(pictures))
+            done += len(numbers)
+    for key, values in parts.items():
+        kind, _, name = key.partition("/")
+        getattr(out, kind)[name] = torch.cat(values).numpy()
+    return out
+
+
+def recognised(found: Decoded) -> NDArray[np.bool_]:
+    """Which pictures the judge recognises as they are, ``(N,)``."""
+    right: NDArray[np.bool_] = found.judged[f"changed/{ORIGINAL}"] == found.labels
+    return right

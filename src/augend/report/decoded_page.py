@@ -1,0 +1,84 @@
+"""The page of `augend evaluate --decoded`: what autoencoders make of changed pictures, in numbers and to look at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from augend.augment.grid import tiled
+from augend.checkpoint import write_bytes, write_json
+from augend.report.templates import rendered
+
+__all__ = ["value", "write"]
+
+LARGE = 3  # times, of small pictures
+SMALL = 48  # pixels a side that are small
+
+
+def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, Tensor]]) -> Path:
+    """Write ``decoded.html``, ``decoded.json`` and the grids ``decoded/NAME-CHANGE.png`` into a run's or a study's folder.
+
+    Args:
+        found, seen: what `augend.study.decoded.decoded(folder, ...)` returned.
+    """
+    write_json(folder / "decoded.json", found)
+    rows = found["recipes"] if "recipes" in found else {next(iter(seen)): found["changes"]}
+    grids = []
+    (folder / "decoded").mkdir(exist_ok=True)
+    for name, by_change in seen.items():
+        for change, tiles in by_change.items():
+            data = _png(tiles)
+            write_bytes(folder / "decoded" / f"{name}-{change}.png", data)
+            caption = f"{name}, {change}: pictures, changed, given back"
+            grids.append({"caption": caption, "source": f"data:image/png;base64,{base64.b64encode(data).decode()}"})
+    judged = any("kept" in one for by_change in rows.values() for one in by_change.values())
+    text = rendered(
+        "decoded.html",
+        {},
+        {"value": value},
+        found=found,
+        rows=rows,
+        grids=grids,
+        judged=judged,
+        name=folder.resolve().name,
+    )
+    page = folder / "decoded.html"
+    write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
+    return page
+
+
+def value(one: Any, share: bool = False) -> str:
+    """A number, or a mean with its interval, as text; shares in percent.
+
+    >>> value({"mean": 0.5, "low": 0.25, "high": 0.75}, share=True), value(0.12345), value(None)
+    ('50.0 (25.0 to 75.0)', '0.1234', '–')
+    """
+    if one is None:
+        return "–"
+    if not isinstance(one, dict):
+        return f"{one:.4f}"
+    if one["mean"] is None:
+        return "–"
+    times, digits = (100, 1) if share else (1, 4 if abs(one["mean"]) < 0.1 else 2)
+    mean, low, high = (
+        None if one[key] is None else f"{times * one[key]:.{digits}f}" for key in ("mean", "low", "high")
+    )
+    return f"{mean}" if low is None else f"{mean} ({low} to {high})"
+
+
+def _png(tiles: Tensor) -> bytes:
+    """Pictures uint8 ``(3, n, C, H, W)``: three lines, small ones larger."""
+    page = tiled(tiles).permute(1, 2, 0).to(torch.uint8).numpy()
+    image = Image.fromarray(page[..., 0] if page.shape[2] == 1 else page)
+    if tiles.shape[-1] <= SMALL:
+        image = image.resize((image.width * LARGE, image.height * LARGE), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
