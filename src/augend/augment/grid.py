@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from augend.augment.chain import Chain
 from augend.randomness import Draws
 
-__all__ = ["grid", "tiled"]
+__all__ = ["grid", "of_all_classes", "tiled"]
 
 GAP = 2  # white pixels around every picture
 
@@ -48,6 +50,16 @@ def grid(
         made = chain.apply(x, params) if chain.mixing is None else chain.mixed(x, targets, params, parts)[0]
         shown.append(made.mul(255).round_().clamp_(0, 255).to(torch.uint8))
     return tiled(torch.stack(shown, 1))
+
+
+def of_all_classes(labels: Sequence[int], count: int) -> list[int]:
+    """Numbers of `count` pictures to look at: the first of as many classes as that.
+
+    >>> of_all_classes([0, 0, 0, 1, 2, 1], 4)
+    [0, 3, 4, 1]
+    """
+    first = sorted({label: number for number, label in reversed(list(enumerate(labels)))}.values())
+    return (first + [n for n in range(len(labels)) if n not in first[:count]])[:count]
 
 
 def tiled(tiles: Tensor) -> Tensor:

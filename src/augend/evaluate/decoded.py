@@ -15,6 +15,7 @@ from torch import Tensor
 
 from augend.augment import build
 from augend.augment.chain import Chain
+from augend.augment.grid import of_all_classes
 from augend.contract import AugendError, Component
 from augend.data.pictures import Pictures
 from augend.evaluate.load import Classifier
@@ -111,12 +112,16 @@ def decode(
                 if judge is not None:
                     for kind, one in (("changed", x), ("decoded", back)):
                         parts.setdefault(f"judged/{kind}/{name}", []).append(judge(one).argmax(1))
-                if not done:
-                    tiles = torch.stack([part[:SHOWN] for part in (clean, x, back)])
-                    out.seen[name] = tiles.mul(255).round().clamp(0, 255).to(torch.uint8)
                 if after is not None:
                     after(done + len(numbers), len(pictures))
             done += len(numbers)
+        numbers = torch.tensor(of_all_classes(labels.tolist(), SHOWN))
+        seen, _ = pictures.fetch(numbers[:, None])
+        clean = shown(Chain([]), ORIGINAL, seen[:, 0], numbers)
+        for name, chain in chains.items():
+            x = shown(chain, name, seen[:, 0], numbers)
+            tiles = torch.stack([clean, x, network(x, frozenset({"picture"}))["picture"].float()])
+            out.seen[name] = tiles.mul(255).round().clamp(0, 255).to(torch.uint8)
     for key, values in parts.items():
         kind, _, name = key.partition("/")
         getattr(out, kind)[name] = torch.cat(values).numpy()

@@ -104,9 +104,7 @@ def _table(found: dict[str, Any]) -> str:
             for split, called in columns.items()
         },
         **{
-            measure: [
-                (_level if measure == "top-5" else _score)(row["measures"].get(measure)) for row in rows.values()
-            ]
+            measure: [(_level if measure == "top-5" else _score)(row["measures"].get(measure)) for row in rows.values()]
             for measure in next(iter(rows.values())).get("measures", {})
         },
         f"points against {reference}, {columns[found['headline']]}": [

@@ -16,12 +16,13 @@ from torch.nn import functional
 from augend.address import Address
 from augend.augment.colour import Noise
 from augend.augment.embedding import EmbeddingAugmenter, work_into
+from augend.augment.grid import of_all_classes
 from augend.augment.pairs import Scales
 from augend.contract import AugendError
 from augend.models.small import Omega
 from augend.recipes.terms import augmenting, undoing
 from augend.runner.assembly import Scene
-from augend.runner.grids import of_all_classes, write_undone
+from augend.runner.grids import ROWS, write_undone
 from augend.stages.networks import Networks
 from augend.stages.shelf import Placed
 
@@ -178,7 +179,7 @@ def _left(scene: Scene, keeper: Keeper, of: Address, to: Address) -> None:
 
 def _show(scene: Scene, of: Address, to: Address, keeper: Keeper) -> None:
     """Some of the held-out pictures, augmented and given back, as a picture in the run's folder."""
-    numbers = torch.tensor(of_all_classes(scene.pictures.labels.tolist()))
+    numbers = torch.tensor(of_all_classes(scene.pictures.labels.tolist(), ROWS))
     network = keeper.networks.stages(of.network)
 
     def shown(address: Address, draw: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augend.augment import build
 from augend.augment.chain import Chain
-from augend.augment.grid import grid, tiled
+from augend.augment.grid import grid, of_all_classes, tiled
 from augend.augment.network import Apply
 from augend.data.pictures import Pictures, Split
 from augend.randomness import Draws
@@ -19,7 +19,7 @@ from augend.runner.assembly import bind, build_networks
 from augend.runner.folder import RunFolder
 from augend.stages.networks import Networks
 
-__all__ = ["of_all_classes", "write_grids", "write_undone"]
+__all__ = ["ROWS", "write_grids", "write_undone"]
 
 ROWS, COLUMNS = 4, 7
 
@@ -58,12 +58,6 @@ def write_undone(
     _save(tiled(tiles), folder, f"{phase}-undone")
 
 
-def of_all_classes(labels: Sequence[int], rows: int = ROWS) -> list[int]:
-    """Numbers of the first pictures of as many classes as there are rows."""
-    first = sorted({label: number for number, label in reversed(list(enumerate(labels)))}.values())
-    return (first + [n for n in range(len(labels)) if n not in first[:rows]])[:rows]
-
-
 def _ready(op: object, plan: Plan) -> bool:
     """Whether what an augmentation does can be shown before the run: not that of a network that is yet to learn."""
     return not isinstance(op, Apply) or plan.networks[op.address.network].weights is not None
@@ -80,4 +74,4 @@ def _save(image: Tensor, folder: RunFolder, name: str) -> None:
 
 def _rows(split: Split) -> Pictures:
     """The first training pictures of as many classes as there are rows."""
-    return split.train.take(of_all_classes(split.train.labels.tolist()))
+    return split.train.take(of_all_classes(split.train.labels.tolist(), ROWS))
