@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from augend.runner.job import Job, load_splits, resolve_job
 from augend.runner.timing import PhaseTime, RunTime, time_plan
 from augend.study.request import Request, seconds_of
 from augend.study.sizing import SAFE, makespan, size
-from runs import SMALL
+from runs import SMALL, splits_of, train
 
 SIZES = {"main": 200}
 
@@ -87,6 +89,19 @@ def test_what_takes_fixed_steps_keeps_them() -> None:
 def test_too_little_time_gives_every_phase_a_step() -> None:
     assert all(one.budget >= 1 for one in sized(seconds=0.1).values())
     assert sized(seconds=0.1)["aug-ft"].budget >= 2
+
+
+@pytest.mark.parametrize("keep", ["last", "{best: valid/accuracy}"])
+def test_looks_at_validation_are_foreseen(keep: str, tmp_path: Path) -> None:
+    """As many as a run takes, an epoch each where the best is kept."""
+    how: dict[str, Any] = {"settings": "quick", "overrides": ("batch=20", f"plain.keep={keep}"), "budget": "60step"}
+    train(tmp_path / "run", "plain", **how)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    job = Job(data=SMALL, recipe="plain", **how)
+    splits = splits_of(job)
+    seconds = RunTime((PhaseTime(0.0),), 0.0, 1.0, 0.0, len(splits["main"].valid), (len(splits["main"].train),))
+    taken = sum(line["kind"] == "valid" for line in lines)
+    assert seconds.total(resolve_job(job, splits)) == pytest.approx(taken, abs=1.01) and (keep == "last") == (taken > 6)
 
 
 def test_a_cache_that_does_not_pay_is_not_filled() -> None:

@@ -6,6 +6,7 @@ repeating stay exact.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ import torch
 from augend.augment.embedding_controls import RidgeAugmenter
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
+from augend.recipes.durations import pictures_seen
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, stage
@@ -81,6 +83,7 @@ class RunTime:
         look: of one point of the validation curve.
         end: of predicting every split with the final weights.
         valid: how many validation pictures there are.
+        pictures: of each phase's data, to train on.
     """
 
     phases: tuple[PhaseTime, ...]
@@ -88,6 +91,7 @@ class RunTime:
     look: float
     end: float
     valid: int
+    pictures: tuple[int, ...] = ()
 
     def training(self, plan: Plan) -> float:
         """Seconds of training and what prepares it, as the ledger counts them, of a plan whose steps are known."""
@@ -95,8 +99,21 @@ class RunTime:
 
     def total(self, plan: Plan) -> float:
         """Wall-clock seconds of the run, evaluation included."""
-        looks = min(curve.points(plan, self.valid), sum(phase.steps or 0 for phase in plan.phases)) + len(plan.phases)
-        return self.begin + self.training(plan) + looks * self.look + self.end
+        return self.begin + self.training(plan) + self._looks(plan) * self.look + self.end
+
+    def _looks(self, plan: Plan) -> float:
+        """Points of the curve, and in phases that watch validation a look an epoch instead, at all of it to keep the best."""
+        steps = [phase.steps or 0 for phase in plan.phases]
+        found, rest = float(len(steps)), sum(steps)
+        for phase, size, count in zip(plan.phases, self.pictures, steps, strict=False):
+            plateau = phase.duration.plateau
+            watched = [phase.keep, phase.schedule.options.get("watch"), plateau.watch if plateau else None]
+            if not any(str(one).startswith("valid/") for one in watched):
+                continue
+            rest -= count
+            whole = self.valid / max(1, min(self.valid, curve.PICTURES)) if phase.keep != "last" else 1.0
+            found += math.ceil(pictures_seen(phase, count) / size) * whole
+        return found + min(curve.points(plan, self.valid), sum(steps)) * rest / max(1, sum(steps))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -106,7 +123,12 @@ class RunTime:
     def from_json(cls, raw: Mapping[str, Any]) -> RunTime:
         """What `to_json` wrote."""
         return cls(
-            tuple(PhaseTime(**one) for one in raw["phases"]), raw["begin"], raw["look"], raw["end"], raw["valid"]
+            tuple(PhaseTime(**one) for one in raw["phases"]),
+            raw["begin"],
+            raw["look"],
+            raw["end"],
+            raw["valid"],
+            tuple(raw.get("pictures", ())),
         )
 
 
@@ -145,7 +167,14 @@ def time_plan(
     each = _median(look) / shown
     end(look)
     last = sum(len(part) for part in (main.valid, main.test, *main.shifted.values()))
-    return RunTime(tuple(phases), 2 * built, each * min(len(main.valid), curve.PICTURES), each * last, len(main.valid))
+    return RunTime(
+        tuple(phases),
+        2 * built,
+        each * min(len(main.valid), curve.PICTURES),
+        each * last,
+        len(main.valid),
+        tuple(len(on[phase.data].train) for phase in plan.phases),
+    )
 
 
 def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
