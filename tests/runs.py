@@ -41,14 +41,17 @@ def train(
 
 
 @functools.cache
-def required(recipe: str) -> dict[str, str]:
-    """Values of the parameters that a recipe does not have: files of scores, an order, an autoencoder, for `SMALL`."""
+def required(recipe: str) -> dict[str, Any]:
+    """Values of the parameters that a recipe does not have: files of scores, an order, an autoencoder, for `SMALL`; and
+    autoencoders as small as they can be.
+    """
     files = Path(tempfile.mkdtemp(prefix="augend-required-"))
     atexit.register(shutil.rmtree, files, ignore_errors=True)
-    found: dict[str, str] = {}
-    for name in [key for key, value in compose(load_recipe(recipe)).params.items() if value == "required"]:
+    params = compose(load_recipe(recipe)).params
+    found: dict[str, Any] = {"widths": [8, 16, 16], "latent": 16} if "widths" in params else {}
+    for name in [key for key, value in params.items() if value == "required"]:
         if name == "vae":
-            train(files / "vae", "denoise-then-classify", settings="quick", budget="6step")
+            train(files / "vae", "denoise-then-classify", settings="quick", budget="6step", params=dict(found))
             found[name] = str(files / "vae" / "model.safetensors")
             continue
         found[name] = str(files / f"{name}.{'json' if name == 'order' else 'csv'}")

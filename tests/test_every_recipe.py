@@ -19,6 +19,7 @@ from augend.runner.job import Job, resolve_job
 from runs import SMALL, Killed, finish, killed_at, killed_in, required, same_run, splits_of, train
 
 RECIPES = sorted(recipe.name for recipe in known())
+CONTROLS = {recipe.name for recipe in known() if recipe.when.startswith(("control of", "ablation of"))}
 BUDGET = 24
 
 
@@ -35,7 +36,10 @@ def _job(recipe: str) -> Job:
 
 
 def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
-    """Three steps: a phase boundary, and two by a hash of the name. Where a phase is fitted, three places in it too."""
+    """Three steps: a phase boundary, and two by a hash of the name. Where a phase is fitted, three places in it too.
+
+    Of controls, which share their phases with what they control, one step by a hash of the name.
+    """
     steps = [phase.steps or 0 for phase in plan.phases if phase.fit is None]
     total = sum(steps)
     seed = int.from_bytes(hashlib.blake2b(recipe.encode(), digest_size=4).digest(), "little")
@@ -46,6 +50,8 @@ def _kills(recipe: str, plan: Plan) -> list[tuple[str, int]]:
         return kills
     boundary = steps[0] if len(steps) > 1 else total // 2
     found = sorted({boundary, 1 + seed % (total - 1), 1 + (seed // 1000) % (total - 1)})
+    if recipe in CONTROLS:
+        found = [1 + seed % (total - 1)]
     return [*kills, *(("step", step) for step in found)]
 
 

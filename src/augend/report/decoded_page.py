@@ -57,8 +57,8 @@ def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, T
 def value(one: Any, share: bool = False) -> str:
     """A number, or a mean with its interval, as text; shares in percent.
 
-    >>> value({"mean": 0.5, "low": 0.25, "high": 0.75}, share=True), value(0.12345), value(None)
-    ('50.0 (25.0 to 75.0)', '0.1234', '–')
+    >>> value({"mean": 0.5, "low": 0.25, "high": 0.75}, share=True), value(0.25), value(None)
+    ('50.0 (25.0 to 75.0)', '0.2500', '–')
     """
     if one is None:
         return "–"
