@@ -3,9 +3,9 @@
     python bench/vae.py                    # the paper's network, 64 pictures of 64x64 a step, one thread: about 3 minutes
     python bench/vae.py --side 32
 
-The plain way is a DataLoader over PIL pictures with torchvision's transforms (turns by up to 60 degrees) and a loop by hand. Ours is
-a whole step of `denoise-then-classify`: pictures resident, augmented in batch, channels-last, in fp32 and in bf16, of which `auto`
-takes the faster. First what makes it fair: the same network gives the same loss.
+The plain way is a DataLoader over PIL pictures with torchvision's transforms (turns by up to 60 degrees) and a loop by hand.
+Ours is a whole step of `denoise-then-classify`: pictures resident, augmented in batch, channels-last, in fp32 and in bf16, of
+which `auto` takes the faster. First what makes it fair: the same network gives the same loss.
 """
 
 from __future__ import annotations
