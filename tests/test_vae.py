@@ -16,6 +16,7 @@ from augend import AugendError, Bernoulli, DenoisingVAE, Gaussian, GaussianKL
 from augend.address import Address
 from augend.contract import Component
 from augend.cost import count_flops
+from augend.evaluate.export import export_model
 from augend.evaluate.load import load
 from augend.models import build
 from augend.models.vae import PrincipalComponents
@@ -234,6 +235,13 @@ def test_an_autoencoder_in_the_pixels_is_charged(tmp_path: Path) -> None:
     forward = count_flops(network.eval(), torch.zeros(64, 1, 28, 28), backward=False).total
     assert flops[1] - flops[0] == pytest.approx(4 * forward, rel=0.01) and forward > 0
     assert (tmp_path / "through" / "grids" / "plain-x.png").is_file()
+
+
+def test_a_model_that_draws_is_not_exported(tmp_path: Path) -> None:
+    train(tmp_path / "run", "sampled-latent", settings="quick", budget="8step", params=required("sampled-latent"))
+    with pytest.raises(AugendError, match="draws for every answer"):
+        export_model(load(tmp_path / "run"), tmp_path / "m.safetensors", torch.rand(4, 1, 28, 28))
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_the_trained_encoder_is_in_the_model_file(tmp_path: Path) -> None:
