@@ -101,11 +101,11 @@ def export_model(classifier: Classifier, file: str | Path, pictures: Tensor) -> 
     with torch.no_grad():
         x = classifier.fitted(pictures.cpu()).contiguous()
         expected = classifier(x)
-        again = classifier(x)
-    if not torch.equal(expected, again):
-        raise AugendError(
-            f"--to {file}: the model draws for every answer (a sampled latent), and a file of it would not agree"
-        )
+    for taken in classifier.networks.inputs.values():
+        if taken is not None and taken.tensor in classifier.networks.stages(taken.network).random:
+            raise AugendError(
+                f"--to {file}: the model draws for every answer ({taken}), so no file of it would agree with it"
+            )
     if not bool(torch.isfinite(expected).all()):
         raise AugendError(f"--to {file}: the model's answers are not finite numbers; its training has diverged")
     make, read = {"ONNX": (_onnx, _read_onnx), "torch program": (_program, _read_program)}.get(
