@@ -151,7 +151,13 @@ def train(data: Path, out: Path, memory: str) -> int:
     """Megabytes that `augend train` needed at most."""
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(data), str(out)],
-        env={**os.environ, "AUGEND_MEMORY": memory, "AUGEND_CACHE": str(out.parent / "cache")},
+        env={
+            **os.environ,
+            "AUGEND_MEMORY": memory,
+            "AUGEND_CACHE": str(out.parent / "cache"),
+            "MALLOC_ARENA_MAX": "1",  # what is freed goes back at once, so that the peak is that of what was needed
+            "MALLOC_MMAP_THRESHOLD_": "131072",
+        },
         capture_output=True,
         text=True,
         timeout=400,
@@ -164,14 +170,14 @@ def train(data: Path, out: Path, memory: str) -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no memory peak on this system")
 def test_training_from_the_file_needs_little_memory_and_gives_the_same_bits(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for i in range(3200):  # 157 MB at 128 pixels; small files without compression, so that the test is quick
+    for i in range(6400):  # 315 MB at 128 pixels; small files without compression, so that the test is quick
         file = tmp_path / "data" / "ab"[i % 2] / f"{i:04d}.ppm"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"P6 12 12 255\n" + rng.integers(0, 256, 432, np.uint8).tobytes())
     streamed = train(tmp_path / "data", tmp_path / "streamed", "4MB")
     resident = train(tmp_path / "data", tmp_path / "resident", "4GB")
-    # Of the 157 MB; peaks differ by a few dozen from run to run, since the libraries' own pages count as well.
-    assert resident - streamed > 60, (resident, streamed)
+    # Of the 315 MB; peaks differ by up to 150 from run to run, with what the allocator keeps and the libraries' own pages.
+    assert resident - streamed > 120, (resident, streamed)
     one, other = ((tmp_path / how / "model.safetensors").read_bytes() for how in ("streamed", "resident"))
     assert one == other
     with np.load(tmp_path / "streamed/predictions.npz") as one, np.load(tmp_path / "resident/predictions.npz") as other:
