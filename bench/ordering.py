@@ -3,6 +3,7 @@
     python bench/ordering.py                       # PreResNet-56, 8 candidates of 128 pictures, one thread: about 6 minutes
     python bench/ordering.py --model preresnet-20 --rows 64
     python bench/ordering.py --only orders          # every order of six batches
+    python bench/ordering.py --only judge           # perfect ordering's judge
 
 Naive: for each candidate copy the model and its optimizer, take the loss, step, take the loss again; then take the winner's
 step. Ours tries steps on a shadow and writes nothing; where the trial is the step, the winner's gradients are used. First
@@ -23,9 +24,12 @@ from torch.nn import functional
 
 from augend import Draws, Picks
 from augend.contract import Component
+from augend.data.named import mnist_pictures
 from augend.models import build
-from augend.order import LoopProbe, every_order, judge_copies
+from augend.order import Copies, LoopProbe, every_order, judge_copies
 from augend.order.scoring import Delta
+from augend.study.perfect import MEAN, STD, network
+from augend.study.windows import WindowJudge
 from common import interleaved, machine, report
 
 K, CHECKED = 8, 10
@@ -177,17 +181,40 @@ def orders(batches: int) -> None:
     report(name, ratio, ">= 7", top and ratio >= 7, ours=f"{fast:.1f}s")
 
 
+def judging() -> None:
+    """Perfect ordering's judge on 2,048 zeros and ones of MNIST (which must be here), and the network, 128 rows at a time."""
+    train, _ = mnist_pictures()
+    index = (train.labels < 2).nonzero()[:2048, 0]
+    x, y = (train.take(index).pixels[:].float() / 255 - MEAN) / STD, train.labels[index]
+    model = network(0)
+    with torch.no_grad():  # running statistics of its own, as after training
+        model.train()(x[:256])
+    copies, judge = Copies.of(model), WindowJudge(x, y)
+    losses = [float(way(copies)[0][0]) for way in (judge, lambda some: judge_copies(model, some, x, y))]
+    same = abs(losses[0] - losses[1]) < 1e-5
+    print("the same loss:", same)
+    found = interleaved(
+        {"network": lambda: judge_copies(model, copies, x, y, rows=128), "judge": lambda: judge(copies)}
+    )
+    ratio = found["network"] / found["judge"]
+    report(
+        "judging a copy, network over judge", ratio, ">= 3", same and ratio >= 3, judge=f"{1e3 * found['judge']:.0f}ms"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="preresnet-56")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--batches", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=["trials", "orders"])
+    parser.add_argument("--only", choices=["trials", "orders", "judge"])
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     print(machine())
-    if asked.only != "orders":
+    if asked.only in (None, "trials"):
         trials(int(asked.model.removeprefix("preresnet-")), asked.rows)
-    if asked.only != "trials":
+    if asked.only in (None, "orders"):
         orders(asked.batches)
+    if asked.only in (None, "judge"):
+        judging()

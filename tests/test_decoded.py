@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,35 @@ def test_a_study_says_it_for_every_recipe_that_gives_pictures_back(runs: dict[st
     assert one["missed"]["low"] < one["missed"]["mean"] < one["missed"]["high"]
     text = decoded_page.write(tmp_path / "study", found, seen).read_text()
     assert "mine" in text and (tmp_path / "study" / "decoded" / "mine-rotate.png").is_file()
+
+
+def test_pictures_that_the_judge_was_trained_on_are_left_out(runs: dict[str, Path], tmp_path: Path) -> None:
+    test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    judge, model = load(runs["judge"]), load(runs["vae"])
+    all_of_it = decode(model, test, test.labels, changing(["original", "rotate"], test.shape), judge)
+    known, kept = recognised(all_of_it), all_of_it.judged["decoded/rotate"] == all_of_it.labels
+    folder = tmp_path / "judge"
+    shutil.copytree(runs["judge"], folder)
+    with np.load(runs["judge"] / "predictions.npz") as stored:
+        rows = {name: stored[name] for name in stored.files}
+    rows["ids"] = rows["ids"].astype("U40")
+
+    def teach(ids: list[str]) -> None:  # as if these had been training pictures of the judge
+        chosen = np.flatnonzero(rows["split"] == "train")[: len(ids)]
+        rows["ids"][chosen] = ids
+        np.savez(folder / "predictions.npz", **rows)
+
+    half = len(test) // 2
+    teach([str(one) for one in test.ids[:half]])
+    one = decoded(runs["vae"], "rotate", folder)[0]["changes"]["rotate"]
+    assert one["left_out"] == half and one["kept"]["mean"] == pytest.approx(kept[half:][known[half:]].mean())
+    assert kept[half:][known[half:]].mean() != pytest.approx(kept[known].mean())
+    told = command("evaluate", str(runs["vae"]), "--decoded", "rotate", "--judge", str(folder))
+    assert f"{half} pictures that the judge was trained on are left out" in told.stdout
+    teach([str(one) for one in test.ids])
+    told = command("evaluate", str(runs["vae"]), "--decoded", "rotate", "--judge", str(folder))
+    assert told.returncode == 2 and "it was trained on every picture of" in told.stderr
+    assert decoded(runs["vae"], "rotate", runs["judge"])[0]["changes"]["rotate"]["left_out"] == 0
 
 
 @pytest.mark.parametrize(

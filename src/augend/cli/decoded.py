@@ -21,10 +21,14 @@ def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, r
     from augend.study.decoded import decoded
 
     found, seen = decoded(run, wanted, judge, data=data, root=root, after=Looking())
+    rows = found["recipes"] if "recipes" in found else {"": found["changes"]}
     if as_json:
         print(json.dumps(found))
     else:
-        for name, changes in (found["recipes"] if "recipes" in found else {"": found["changes"]}).items():
+        left = max(one.get("left_out", 0) for changes in rows.values() for one in changes.values())
+        if left:
+            typer.echo(f"{left} pictures that the judge was trained on are left out of its shares")
+        for name, changes in rows.items():
             if name:
                 typer.echo(printable(name))
             for change, one in changes.items():

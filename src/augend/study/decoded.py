@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from augend.contract import AugendError
@@ -13,13 +14,14 @@ from augend.evaluate.decoded import Decoded, autoencoder, changes, changing, dec
 from augend.evaluate.load import Classifier, load
 from augend.runner.job import Kept
 from augend.study.attacked import share_of
-from augend.study.evidence import finished, read_record, shown_by
+from augend.study.evidence import finished, read_record, read_rows, shown_by
 from augend.study.shifted import Progress, model_of, other_data, pictures_of, told
 from augend.study.statistics import mean_of, said
 
 __all__ = ["decoded"]
 
 Seen = dict[str, Tensor]
+Judge = tuple[Classifier, frozenset[str]]
 
 
 def decoded(
@@ -36,7 +38,8 @@ def decoded(
     Args:
         path: a run's folder, a model file (with `data`), or a study's folder: then all of its trials that have one.
         wanted: ``all``, or names of `augend.evaluate.decoded.CHANGES` separated by commas.
-        judge: a run or model file of a classifier of the same classes, that knows nothing of the autoencoder.
+        judge: a run or model file of a classifier of the same classes, that knows nothing of the autoencoder. Pictures that
+            it was trained on, as the predictions beside it say, are left out of its shares.
         data: another data set's test pictures.
         root: folder of named data sets.
         after: called with (which model, pictures done, pictures in all).
@@ -45,13 +48,13 @@ def decoded(
         For a run, change -> ``moved`` (mean square of an entry that the change does), ``missed`` (that is wrong after
         decoding), ``score`` (1 - missed / moved: 1 is perfect, 0 leaves pictures as they came; None where nothing moved), and
         with a judge ``kept_changed`` and ``kept``: of the pictures that it recognises when clean, the shares that it still
-        does when changed, and when decoded (95 % by Wilson), ``kept`` also by class under ``classes``. For a study, recipe ->
-        the same as means over the repeats with 95 % intervals. And pictures to look at: recipe (or run) -> change -> uint8
-        ``(3, pictures, C, H, W)``, clean, changed, decoded.
+        does when changed, and when decoded (95 % by Wilson), ``kept`` also by class under ``classes``, and ``left_out``, how
+        many pictures it was trained on. For a study, recipe -> the same as means over the repeats with 95 % intervals. And
+        pictures to look at: recipe (or run) -> change -> uint8 ``(3, pictures, C, H, W)``, clean, changed, decoded.
     """
     other_data(path, data)
     kept: Kept = {}
-    judging = None if judge is None else load(judge)
+    judging = None if judge is None else _judge(judge)
     if not (path / "study.json").is_file():
         model = model_of(path)
         one = _look(path, model, wanted, judging, data, root, kept, after)
@@ -75,20 +78,33 @@ def decoded(
     return {**about, "recipes": {name: _gathered(trials) for name, trials in each.items()}}, seen
 
 
+def _judge(path: Path) -> Judge:
+    """A classifier, and the pictures it was trained on, where the run that it is of says so."""
+    rows = (path if path.is_dir() else path.parent) / "predictions.npz"
+    if not rows.is_file():
+        return load(path), frozenset()
+    known = read_rows(rows)
+    return load(path), frozenset(shown_by(known["ids"][known["split"] == "train"].tolist()).tolist())
+
+
 def _look(
     path: Path,
     model: Classifier,
     wanted: str,
-    judge: Classifier | None,
+    judging: Judge | None,
     data: str | None,
     root: str | None,
     kept: Kept,
     after: Progress | None,
-) -> tuple[Decoded, list[str], tuple[str, ...]]:
-    """What was seen, the pictures' names, and the classes that its labels count."""
+) -> tuple[Decoded, NDArray[np.str_], tuple[str, ...], NDArray[np.bool_]]:
+    """What was seen, the pictures it was seen on, the classes its labels count, and which pictures are new to the judge."""
     pictures, labels = pictures_of(path, model, data, root, kept)
-    classes = model.classes
+    classes, shows = model.classes, shown_by(list(pictures.ids))
+    judge, trained_on = judging or (None, frozenset())
+    fresh = np.array([one not in trained_on for one in shows.tolist()])
     if judge is not None:
+        if not fresh.any():
+            raise AugendError(f"--judge: it was trained on every picture of {path}; train it on others")
         missing = [name for name in classes if name not in judge.classes]
         if missing:
             raise AugendError(
@@ -98,18 +114,20 @@ def _look(
         classes = judge.classes
     chains = changing(changes(wanted, model.shape[0]), model.shape)
     found = decode(model, pictures, labels, chains, judge, told(after, path.name), what=str(path))
-    return found, list(pictures.ids), classes
+    return found, shows, classes, fresh
 
 
-def _summary(found: Decoded, ids: list[str], classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    shows = shown_by(ids)
+def _summary(
+    found: Decoded, shows: NDArray[np.str_], classes: tuple[str, ...], fresh: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     for name, moved in found.moved.items():
         away, left = float(moved.mean()), float(found.missed[name].mean())
         out[name] = {"moved": away, "missed": left, "score": 1 - left / away if away else None, "pictures": len(moved)}
         if not found.judged:
             continue
-        known = recognised(found)
+        known = recognised(found) & fresh
+        out[name]["left_out"] = int((~fresh).sum())
         for key, kind in (("kept_changed", "changed"), ("kept", "decoded")):
             right = (found.judged[f"{kind}/{name}"] == found.labels).astype(np.float64)
             out[name][key] = share_of(right[known], shows[known])
@@ -138,8 +156,10 @@ def _gathered(trials: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, An
 
     out: dict[str, dict[str, Any]] = {}
     for name, first in trials[0].items():
-        out[name] = {key: over(name, key) for key in first if key not in ("classes", "pictures")}
+        out[name] = {key: over(name, key) for key in first if key not in ("classes", "pictures", "left_out")}
         out[name]["repeats"] = len(trials)
+        if "left_out" in first:
+            out[name]["left_out"] = sum(one[name]["left_out"] for one in trials)
         if "classes" in first:
             out[name]["classes"] = {called: over(name, "classes", called) for called in first["classes"]}
     return out
