@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from augend import TestTimeSums
 from augend.evaluate import grid as room
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, THROUGH, TRANSFERRED, Asked, asked
+from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED, Asked, asked
 from augend.evaluate.grid import cells, grid_of
 from augend.report.grid_page import accuracy
-from augend.study.attacked import attacked
+from augend.study import attacked as study_room
+from augend.study.attacked import attacked, record_of
 from augend.study.compare import open_study
+from augend.study.evidence import Record
 from augend.study.grid import grid
 from augend.study.results import write
 from augend.study.trials import run_trial
@@ -71,6 +75,44 @@ def test_a_point_is_what_it_is_alone(run: Path, found: dict[str, Any], number: i
     }
 
 
+def test_where_attacks_are_blind_it_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "blind", lambda model, x, labels: torch.ones(len(x), dtype=torch.int64))
+    (model,) = grid(run, words(), grid_of("k=2,draws=2|3,references=40"))["models"].values()
+    assert model["blind"] == 1
+    monkeypatch.undo()
+    (model,) = grid(run, words(), grid_of("k=2,draws=2|3,references=40"))["models"].values()
+    (alone,) = attacked(run, words())["models"].values()
+    assert model["blind"] == alone["blind"] < 1
+    (model,) = grid(run, asked(None, sums="k=2", pictures=20), grid_of("k=2,draws=2|3"))["models"].values()
+    assert model["blind"] is None
+
+
+def test_settings_are_chosen_on_validation(run: Path) -> None:
+    """The validation pictures are others than the test pictures, and are those of the run."""
+    pages = {}
+    for on in ("valid", "test"):
+        done = command(
+            "evaluate", str(run), "--attack", "fgsm", "--sums", "k=2|3,draws=2", "--pictures", "10", "--on", on
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"10 {PIECES[on]} pictures" in done.stdout
+        pages[on] = (run / "sums.html").read_text()
+    assert "10 validation pictures" in pages["valid"] and "judge it on the test pictures" in pages["valid"]
+    assert "10 test pictures" in pages["test"] and "was chosen on test pictures" in pages["test"]
+    wanted = replace(asked("fgsm", "8/255", pictures=None), on="valid")
+    found = attacked(run, wanted)
+    (model,) = found["models"].values()
+    with np.load(run / "predictions.npz") as rows:
+        valid = rows["split"] == "valid"
+        right = rows["probabilities"][valid].argmax(1) == rows["labels"][valid]
+    assert found["pictures"] == valid.sum() != (~valid).sum()
+    assert model["conditions"][0]["accuracy"]["mean"] == pytest.approx(right.mean())
+    done = command("evaluate", str(run), "--attack", "fgsm", "--on", "train")
+    assert done.returncode == 2 and "--on: there is no 'train' (known: test, valid)" in done.stderr
+    done = command("evaluate", str(run), "--on", "valid")
+    assert done.returncode == 2 and "--on is about --attack and --sums" in done.stderr
+
+
 def test_who_knows_of_the_sums_is_no_weaker_for_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adaptive attack that does nothing leaves the transferred one: where that succeeds, the adaptive number counts it."""
     done = room.moved_by
@@ -115,6 +157,18 @@ def test_a_study_has_its_own_intervals(tmp_path: Path) -> None:
                 means = [accuracy(points[number]["conditions"], *where) for points in each]
                 assert one["accuracy"]["mean"] == pytest.approx(sum(part["mean"] for part in means if part) / 2)
                 assert one["accuracy"]["repeats"] == 2
+
+
+def test_validation_pictures_are_other_ones_in_each_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fixed in (True, False):
+        monkeypatch.setattr(study_room, "read_record", lambda path, fixed=fixed: record(path, fixed))
+        assert record_of(Path("x"), Asked(), None).fixed_test is fixed
+        assert not record_of(Path("x"), Asked(on="valid"), None).fixed_test
+        assert record_of(Path("x"), Asked(on="valid"), "other").fixed_test  # one set of pictures for all
+
+
+def record(path: Path, fixed: bool) -> Record:
+    return Record(path, (), "plain", 2, 0.0, "accuracy", {}, fixed, (), {})
 
 
 def test_the_command_prints_and_leaves_a_page(run: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = ["show_attacks"]
 
 
 PICTURES = 1000
+BUDGETS = ", L-infinity budgets in shares of the pixels' range"
 
 
 def show_attacks(
@@ -37,7 +38,7 @@ def show_attacks(
     `words` are those of ``--attack``, ``--eps`` and ``--sums``; `numbers` those of `augend.evaluate.attacked.asked`, by name.
     """
     from augend.cli.display import Looking
-    from augend.evaluate.attacked import asked
+    from augend.evaluate.attacked import PIECES, asked
     from augend.evaluate.grid import SEVERAL, grid_of
     from augend.report.attacked_page import write
     from augend.study.attacked import attacked
@@ -55,7 +56,7 @@ def show_attacks(
     if as_json:
         print(json.dumps(found))
     else:
-        typer.echo(f"{found['pictures']} test pictures, L-infinity budgets in shares of the pixels' range")
+        typer.echo(f"{found['pictures']} {PIECES[wanted.on]} pictures{BUDGETS}")
         for name, model in found["models"].items():
             _model(name, model, found)
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
@@ -65,6 +66,7 @@ def show_attacks(
 
 def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, root: str | None, as_json: bool) -> None:
     from augend.cli.display import Looking
+    from augend.evaluate.attacked import PIECES
     from augend.report.grid_page import write
     from augend.study.grid import grid
 
@@ -72,15 +74,22 @@ def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, r
     if as_json:
         print(json.dumps(found))
     else:
-        typer.echo(f"{found['pictures']} test pictures, L-infinity budgets in shares of the pixels' range")
+        typer.echo(f"{found['pictures']} {PIECES[wanted.on]} pictures{BUDGETS}")
         for name, model in found["models"].items():
             typer.echo(f"{printable(name)}: bare model, {_conditions(model['bare'])}")
             for one in model["points"]:
                 how = f"k = {one['k']}, weight {one['weight']:g}, {one['draws']} draws"
                 typer.echo(f"  {how:<28} {_conditions(one['conditions'])}")
+            _blind(model)
     page = best_effort(lambda: write(run, found)) if run.is_dir() else None
     if page is not None and not as_json:
         typer.echo(f"As a page: {printable(str(page))}")
+
+
+def _blind(model: dict[str, Any]) -> None:
+    if model["blind"]:
+        share = f"{100 * model['blind']:.1f} %"
+        typer.echo(f"  {share} of what is right when clean has no gradient: attacks by gradients see nothing there")
 
 
 def _conditions(some: list[dict[str, Any]]) -> str:
@@ -106,9 +115,7 @@ def _model(name: str, model: dict[str, Any], found: dict[str, Any]) -> None:
                 f"    eps {one['said']:<8} {_level(one['accuracy'])} right{success}"
                 f"{_against(one['versus_reference'], reference)}"
             )
-    if model["blind"]:
-        share = f"{100 * model['blind']:.1f} %"
-        typer.echo(f"  {share} of what is right when clean has no gradient: attacks by gradients see nothing there")
+    _blind(model)
     if model["share_of_draws"] is not None:
         typer.echo(f"  test-time sums used {100 * model['share_of_draws']:.1f} % of their draws on clean pictures")
 

@@ -72,8 +72,14 @@ def evaluate(
     pictures: Annotated[
         int | None,
         typer.Option(
-            help="With --attack or --sums: how many test pictures, a fixed stratified subset (default 1000).",
+            help="With --attack or --sums: how many pictures, a fixed stratified subset (default 1000).",
             show_default=False,
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="With --attack or --sums: test, or valid to choose settings by (default test).", show_default=False
         ),
     ] = None,
     scores: Annotated[
@@ -106,7 +112,8 @@ def evaluate(
     if scores is not None:
         from augend.study.teacher import write_scores
 
-        if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, shifts, decoded)):
+        others = (attack, eps, sums, steps, restarts, samples, pictures, on, shifts, decoded)
+        if any(one is not None for one in others):
             raise AugendError(
                 "--scores writes a file of losses and evaluates nothing else; run the two one after the other"
             )
@@ -121,7 +128,7 @@ def evaluate(
         raise AugendError(
             "--judge says whether labels stay when pictures are decoded; it needs --decoded, as --decoded all"
         )
-    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures)):
+    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, on)):
         from augend.cli.attacks import show_attacks
 
         if shifts is not None or decoded is not None:
@@ -130,7 +137,7 @@ def evaluate(
         show_attacks(
             run,
             (attack, eps, sums),
-            {"steps": steps, "restarts": restarts, "samples": samples, "pictures": pictures},
+            {"steps": steps, "restarts": restarts, "samples": samples, "pictures": pictures, "on": on},
             data_word(data) if data else None,
             data_root,
             as_json,

@@ -36,6 +36,7 @@ __all__ = [
     "BARE",
     "BLIND",
     "CLEAN",
+    "PIECES",
     "SWEEP",
     "THROUGH",
     "TRANSFERRED",
@@ -45,6 +46,7 @@ __all__ = [
     "Sums",
     "asked",
     "batch_of",
+    "blind",
     "conditions",
     "look",
     "moved",
@@ -58,6 +60,7 @@ CLEAN = "clean"
 BARE, TRANSFERRED, ADAPTIVE = "bare model", "transferred", "adaptive"
 THROUGH = "test-time sums"
 BLIND = "no gradient"  # a picture at which the bare model's gradient is 0 in every pixel: sign() leaves it alone
+PIECES = {"test": "test", "valid": "validation"}  # what may be attacked, and what it is called
 SWEEP = "1/255,2/255,4/255,8/255,16/255,32/255,64/255,128/255"
 FOOLBOX = "foolbox:"
 BATCH, LEAST = 250, 16
@@ -86,8 +89,9 @@ class Asked:
         steps: of BIM, MIM and PGD.
         restarts: of PGD; None: 1 against the bare model (the picture itself, as in the thesis), 3 through sums.
         samples: fresh draws a step of the adaptive attack.
-        pictures: how many of the test pictures, a fixed stratified subset; None: all.
+        pictures: how many of the pictures, a fixed stratified subset; None: all.
         seed: of starts and draws.
+        on: ``test``, or ``valid``: the validation pictures, on which settings are chosen.
     """
 
     attacks: tuple[str, ...] = ()
@@ -98,6 +102,7 @@ class Asked:
     samples: int = 16
     pictures: int | None = None
     seed: int = 0
+    on: str = "test"
 
     @property
     def common(self) -> dict[str, Any]:
@@ -144,6 +149,7 @@ def asked(
     restarts: int | None = None,
     samples: int | None = None,
     pictures: int | None = None,
+    on: str | None = None,
 ) -> Asked:
     """What the words of the command mean; a mistake is one line.
 
@@ -166,7 +172,10 @@ def asked(
             if value is not None:
                 raise AugendError(f"{name} is about attacks; name some: --attack {','.join(ATTACKS)}")
         if sums is None:
-            raise AugendError("--pictures is about --attack and --sums; name one of them")
+            option = "--on" if pictures is None else "--pictures"
+            raise AugendError(f"{option} is about --attack and --sums; name one of them")
+    if on is not None and on not in PIECES:
+        raise AugendError(f"--on: there is no {on!r}{nearest(on, list(PIECES))} (known: {', '.join(PIECES)})")
     for name, count in (("steps", steps), ("restarts", restarts), ("samples", samples), ("pictures", pictures)):
         if count is not None and count < 1:
             raise AugendError(f"--{name} {count}: it must be a whole number from 1 on")
@@ -180,6 +189,7 @@ def asked(
         restarts,
         samples or 16,
         pictures,
+        on=on or "test",
     )
 
 
@@ -323,8 +333,7 @@ def look(
             if one.attack == CLEAN:
                 judged(one, x, numbers)
         if BLIND in found:
-            gradient = attacks.input_gradient(model, x, own)
-            found[BLIND].append((gradient.flatten(1) == 0).all(1).long().cpu())
+            found[BLIND].append(blind(model, x, own).cpu())
         for attack in wanted.attacks:
             draws = Draws(wanted.seed, f"attack/{attack}", keys=numbers)
             here = [one for one in todo if one.attack == attack]
@@ -339,6 +348,11 @@ def look(
                     judged(one, attacks.worst(sums, [adaptive[one.eps], plain[one.eps]], own, numbers), numbers)
     share = float(torch.cat(used).double().mean()) / wanted.sums.draws if used and wanted.sums else None
     return Looked({name: torch.cat(parts).numpy() for name, parts in found.items()}, share)
+
+
+def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """1 for each picture at which a model's gradient is 0 in every pixel, int64 ``(B,)``."""
+    return (attacks.input_gradient(model, x, labels).flatten(1) == 0).all(1).long()
 
 
 def batch_of(pictures: Pictures) -> int:

@@ -22,6 +22,7 @@ from augend.data.pictures import Pictures
 from augend.evaluate.attacked import (
     ADAPTIVE,
     BARE,
+    BLIND,
     CLEAN,
     THROUGH,
     TRANSFERRED,
@@ -29,6 +30,7 @@ from augend.evaluate.attacked import (
     Condition,
     Sums,
     batch_of,
+    blind,
     sums_of,
     through,
 )
@@ -94,6 +96,8 @@ def look(
 ) -> Mapping[str, NDArray[np.int64]]:
     """What a model answers at every point of a grid: name of a `Cell` -> int64 ``(N,)`` classes.
 
+    Under attack also `BLIND`, as `augend.evaluate.attacked.look` gives it.
+
     Args:
         model: in eval mode; float32 pixels in [0, 1] -> logits. It is moved to `device`, and otherwise left as it is.
         pictures: of the model's training shape.
@@ -109,6 +113,8 @@ def look(
     """
     model = model.to(device)
     found: dict[str, list[Tensor]] = {one.name: [] for one in cells(wanted, grid)}
+    if wanted.attacks:
+        found[BLIND] = []
     settings = list(dict.fromkeys((one.k, one.weight) for one in grid))
     done, total = 0, len(pictures) * len(settings)
     for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
@@ -116,6 +122,8 @@ def look(
         own = labels[numbers.to(labels.device)].to(device)
         with torch.no_grad():
             found[Cell(Condition(CLEAN, "0", 0.0, BARE), None).name].append(model(x).argmax(1).cpu())
+        if wanted.attacks:
+            found[BLIND].append(blind(model, x, own).cpu())
         budgets = [eps for _, eps in wanted.eps]
         plain: dict[tuple[str, float], Tensor] = {}
         for attack in wanted.attacks:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, TRANSFERRED
+from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, TRANSFERRED
 from augend.report.plots import COLOURS, MARKERS, draw, place
 from augend.report.templates import rendered
 
@@ -44,6 +44,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         found=found,
         figures={attack: f"attack-{number}" for number, attack in enumerate(attacks)},
         threats=list(dict.fromkeys(one["threat"] for one in first["conditions"])),
+        pieces=PIECES,
         study="study" in found,
         name=folder.resolve().name,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, THROUGH, TRANSFERRED
+from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED
 from augend.report.plots import COLOURS, INK, MARKERS, draw, place
 from augend.report.templates import rendered
 
@@ -60,6 +60,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         figures=figures,
         columns=columns,
         attacks=attacks,
+        pieces=PIECES,
         bare=BARE,
         clean=CLEAN,
         study="study" in found,

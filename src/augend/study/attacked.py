@@ -28,7 +28,7 @@ from augend.study.evidence import Evidence, Record, Scored, Trial, finished, rea
 from augend.study.shifted import Progress, answered, model_of, other_data, pictures_of, told
 from augend.study.statistics import mean_of, said
 
-__all__ = ["ATTACKED", "attack_trials", "attacked", "columns", "share_of", "shown_of"]
+__all__ = ["ATTACKED", "attack_trials", "attacked", "blind_of", "columns", "record_of", "share_of", "shown_of"]
 
 VERSION = 1  # of how attacks go about it: kept answers of another are made again
 ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
@@ -59,9 +59,7 @@ def attacked(
     other_data(path, data)
     about = {"data": data, "asked": wanted.common}
     if (path / "study.json").is_file():
-        record = read_record(path)
-        if data is not None:  # one set of pictures for all repeats
-            record = dataclasses.replace(record, fixed_test=True)
+        record = record_of(path, wanted, data)
         trials, shares = _trials(path, record, wanted, data, root, after)
         evidence = Evidence(record, trials)
         models = {one.name: _recipe(evidence, one.name, wanted, shares[one.name]) for one in evidence.recipes}
@@ -72,7 +70,7 @@ def attacked(
     model = {
         "repeats": 1,
         "share_of_draws": share,
-        "blind": _blind(splits) if wanted.attacks else None,
+        "blind": blind_of(splits) if wanted.attacks else None,
         "conditions": [
             {
                 **_about(one, wanted),
@@ -85,6 +83,13 @@ def attacked(
     }
     name = path.resolve().name
     return {"model": str(path), "reference": None, **about, "pictures": pictures, "models": {name: model}}
+
+
+def record_of(path: Path, wanted: Asked, data: str | None) -> Record:
+    """A study's record, which says whether all repeats are shown the same pictures."""
+    record = read_record(path)
+    one = data is not None or (record.fixed_test and wanted.on == "test")
+    return dataclasses.replace(record, fixed_test=one)
 
 
 def _trials(
@@ -158,9 +163,9 @@ def _looked(
 def shown_of(
     path: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None
 ) -> tuple[Classifier, Pictures, Tensor, Tensor | None]:
-    """A trained model, the test pictures that it is shown, their labels, and the training pictures that sums draw from."""
+    """A trained model, the pictures that it is shown, their labels, and the training pictures that sums draw from."""
     model = model_of(path)
-    pictures, labels = _subset(*pictures_of(path, model, data, root, kept), wanted.pictures)
+    pictures, labels = _subset(*pictures_of(path, model, data, root, kept, wanted.on), wanted.pictures)
     references = None
     if wanted.sums is not None:
         train, classes = pictures_of(path, model, data, root, kept, "train")
@@ -200,7 +205,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     return {
         "repeats": len(evidence.repeats(name)),
         "share_of_draws": float(np.mean(known)) if known else None,
-        "blind": float(np.mean([_blind(evidence.trials[name, r].splits) for r in evidence.repeats(name)]))
+        "blind": float(np.mean([blind_of(evidence.trials[name, r].splits) for r in evidence.repeats(name)]))
         if wanted.attacks
         else None,
         "conditions": [
@@ -217,7 +222,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     }
 
 
-def _blind(splits: Mapping[str, Scored]) -> float:
+def blind_of(splits: Mapping[str, Scored]) -> float:
     """Of the pictures that are right when clean, the share at which the bare model's gradient is 0 in every pixel."""
     right = splits[conditions(Asked())[0].name].right == 1
     return float(splits[BLIND].answers[right].mean()) if right.any() else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from augend.evaluate import grid as room
 from augend.evaluate.attacked import Asked, Sums
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
-from augend.study.attacked import share_of, shown_of
-from augend.study.evidence import Evidence, Scored, Trial, finished, read_record
+from augend.study.attacked import blind_of, record_of, share_of, shown_of
+from augend.study.evidence import Evidence, Scored, Trial, finished
 from augend.study.shifted import Progress, answered, other_data, told
 from augend.study.statistics import said
 
@@ -41,9 +40,9 @@ def grid(
         data, root, after: as of `augend.study.attacked.attacked`.
 
     Returns:
-        `models`: name -> ``repeats``, ``bare`` (the model alone) and ``points`` (k, weight, draws), both with `conditions`:
-        attack, budget, threat model and ``accuracy`` as mean, low and high: for a run over the pictures (Wilson), for a study
-        by its own statistics.
+        `models`: name -> ``repeats``, ``blind`` (as of `augend.study.attacked.attacked`), ``bare`` (the model alone) and
+        ``points`` (k, weight, draws), both with `conditions`: attack, budget, threat model and ``accuracy`` as mean, low and
+        high: for a run over the pictures (Wilson), for a study by its own statistics.
     """
     other_data(path, data)
     wanted = replace(wanted, sums=sums[0])
@@ -51,12 +50,14 @@ def grid(
     if not (path / "study.json").is_file():
         splits = _looked(path, wanted, sums, {}, data, root, told(after, path.resolve().name))
         shares = {name: share_of(one.right, one.shows) for name, one in splits.items()}
-        model = {"repeats": 1, **room.summary(shares, wanted, sums)}
+        model = {
+            "repeats": 1,
+            "blind": blind_of(splits) if wanted.attacks else None,
+            **room.summary(shares, wanted, sums),
+        }
         pictures = len(next(iter(splits.values())).ids)
         return {"model": str(path), **about, "pictures": pictures, "models": {path.resolve().name: model}}
-    record = read_record(path)
-    if data is not None:  # one set of pictures for all repeats
-        record = dataclasses.replace(record, fixed_test=True)
+    record = record_of(path, wanted, data)
     kept: Kept = {}
     trials = [
         Trial(recipe, repeat, folder, _looked(folder, wanted, sums, kept, data, root, told(after, folder.name)), 0, {})
@@ -72,7 +73,10 @@ def grid(
             for cell in room.cells(wanted, sums)
         }
         models[recipe.name] = {
-            "repeats": len(evidence.repeats(recipe.name)),
+            "repeats": len(repeats := evidence.repeats(recipe.name)),
+            "blind": float(np.mean([blind_of(evidence.trials[recipe.name, r].splits) for r in repeats]))
+            if wanted.attacks
+            else None,
             **room.summary(shares, wanted, sums),
         }
     pictures = len(next(iter(trials[0].splits.values())).ids)
