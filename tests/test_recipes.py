@@ -264,6 +264,25 @@ def test_settings_fix_recipes_made_like_one_and_the_nearer_wins(tmp_path: Path) 
     assert [phase.steps for phase in planned(f"{file}:nested", block).phases] == [400]
 
 
+def test_settings_like_others_say_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "{like: factoring, batch: 7, phases: {aug-ft.tune: {until: 5epoch, size: 8}, ft.tune: {until: 1epoch}}}"
+    )
+    (tmp_path / "mine.yaml").write_text("{like: base.yaml, clip: 2.0, phases: {aug-ft.tune: {until: 9epoch}}}")
+    mine, below = load_settings(tmp_path / "mine.yaml"), load_settings("factoring")
+    assert (mine.words.batch, mine.words.clip) == (7, 2.0)
+    assert mine.words.optimizer == below.words.optimizer and mine.words.pixels == below.words.pixels
+    assert dict(mine.words.phases) == {
+        **below.words.phases,
+        "aug-ft.tune": {**below.words.phases.get("aug-ft.tune", {}), "until": "9epoch", "size": 8},
+        "ft.tune": {**below.words.phases.get("ft.tune", {}), "until": "1epoch"},
+    }
+    assert "like" not in mine.raw and load_settings({"like": "quick", "clip": 3.0}).words.clip == 3.0
+    assert (
+        load_settings("procedures/sums-full").words.optimizer == load_settings("procedures/sums-1000").words.optimizer
+    )
+
+
 def test_settings_give_a_phase_its_own_optimizer_and_schedule() -> None:
     head = {
         "optimizer": {"sgd": {"lr": 0.01, "momentum": 0.9}},

@@ -212,6 +212,29 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, fragment: str) -> 
     assert str(caught.value).startswith(str(file)) and fragment in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("files", "fragment"),
+    [
+        ({"a": "{like: b.yaml}", "b": "{like: ../D/a.yaml}"}, "b.yaml: like: these settings are like themselves"),
+        ({"a": "{like: a.yaml}"}, "a.yaml: like: these settings are like themselves"),
+        ({"a": "{like: factoringg}"}, "a.yaml: like: found settings 'factoringg'; allowed: "),
+        ({"a": "{like: [quick]}"}, "a.yaml: like: found ['quick']; allowed: the name or the file of other settings"),
+        ({"a": "{like: c.yaml}"}, "c.yaml: there is no such file"),
+        ({"a": "{like: b.yaml}", "b": "{like: quick, bacth: 3}"}, "b.yaml: found key 'bacth'"),
+        ({"a": "{like: b.yaml, batch: 3}", "b": "{batch: 3}"}, "b.yaml: optimizer is missing"),
+        ({"a": "{like: b.yaml}", "b": "[3]"}, "b.yaml: found [3]; allowed: a mapping"),
+    ],
+)
+def test_settings_like_others_have_their_own_mistakes(tmp_path: Path, files: dict[str, str], fragment: str) -> None:
+    folder = tmp_path / "D"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    with pytest.raises(AugendError) as caught:
+        settings(folder / "a.yaml")
+    assert fragment in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(AugendError, match="there is no recipe 'augft'; did you mean 'aug-ft'"):
         load("augft")

@@ -220,7 +220,7 @@ def split_overrides(texts: Iterable[str], composed: Composed) -> tuple[list[Over
     phases: list[Override] = []
     settings: list[Override] = []
     params: dict[str, Any] = {}
-    heads = [key for key in SettingsWords.model_fields if key != "phases"]
+    heads = [key for key in SettingsWords.model_fields if key not in ("like", "phases")]
     bindable = [*BUILTIN_PARAMS, *composed.params]
     for text in texts:
         path, equals, given = text.partition("=")

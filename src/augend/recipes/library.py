@@ -223,18 +223,60 @@ def settings(what: str | Path | Mapping[str, Any] | Settings = "good-practice") 
 
     >>> settings("factoring").words.batch
     50
+    >>> settings({"like": "factoring", "batch": 32}).words.batch
+    32
     """
     if isinstance(what, Settings):
         return what
     if isinstance(what, Mapping):
-        return Settings.of("settings", plain(what, Place("settings")), "settings")
-    if isinstance(what, Path) or is_file(what):
-        return Settings.of(Path(what).stem, read(what), str(what))
+        name, tree, source, beside = "settings", plain(what, Place("settings")), "settings", None
+    elif isinstance(what, Path) or is_file(what):
+        name, tree, source, beside = Path(what).stem, read(what), str(what), Path(what).parent
+    else:
+        name, tree, source, beside = what, _packaged_settings(what), what, None
+    own = str(Path(source).resolve()) if beside is not None else source
+    return Settings.of(name, _with_likes(tree, Place(source), beside, (own,)), source)
+
+
+def _packaged_settings(name: str) -> Any:
     names = known_settings()
-    if what not in names:
+    if name not in names:
         raise AugendError(
-            f"there are no settings {what!r}{nearest(what, names)} (known: {', '.join(names)}; a file ends in .yaml)"
+            f"there are no settings {name!r}{nearest(name, names)} (known: {', '.join(names)}; a file ends in .yaml)"
         )
     papers = _papers()
-    file = papers[what] if what in papers else _packaged() / "settings" / f"{what}.yaml"
-    return Settings.of(what, parse(file.read_text(encoding="utf-8"), what), what)
+    file = papers[name] if name in papers else _packaged() / "settings" / f"{name}.yaml"
+    return parse(file.read_text(encoding="utf-8"), name)
+
+
+def _with_likes(tree: Any, where: Place, beside: Path | None, above: tuple[str, ...]) -> Any:
+    """The keys of settings, with those of the settings they are like where they have none themselves.
+
+    Args:
+        beside: the folder of the file, if it is one.
+        above: what was read to come here, these settings last.
+    """
+    if not isinstance(tree, Mapping) or tree.get("like") is None:
+        return tree
+    like, place = tree["like"], where.at("like")
+    if not isinstance(like, str):
+        raise place.found(like, "the name or the file of other settings")
+    if is_file(like):
+        file = Path(like) if beside is None else beside / like
+        below, under, name, key = read(file), file.parent, str(file), str(file.resolve())
+    elif like in known_settings():
+        below, under, name, key = _packaged_settings(like), None, like, like
+    else:
+        raise place.unknown(like, known_settings(), "settings")
+    if key in above:
+        raise place.error("these settings are like themselves")
+    base = _with_likes(below, Place(name), under, (*above, key))
+    checked(SettingsWords, base, Place(name))  # its mistakes are not those of what is like it
+    own = {key: value for key, value in tree.items() if key != "like"}
+    if isinstance(own.get("phases"), Mapping) and isinstance(base.get("phases"), Mapping):
+        phases = dict(base["phases"])
+        for path, fix in own["phases"].items():
+            both = isinstance(fix, Mapping) and isinstance(phases.get(path), Mapping)
+            phases[path] = {**phases[path], **fix} if both else fix
+        own["phases"] = phases
+    return {**base, **own}

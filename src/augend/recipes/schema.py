@@ -212,6 +212,8 @@ class SettingsWords(Words):
     """What the recipes of one comparison share and a recipe does not say.
 
     Attributes:
+        like: other settings, by name or by file beside this one, whose keys hold where there are none; `phases` are joined
+            key by key. What it names is put in its place when settings are read.
         optimizer: word and options in torch's argument names.
         schedule: learning-rate schedule of every optimizer.
         batch: rows a step; None (``auto``): 32 below 2,000 training pictures, 64 below 20,000, else 128.
@@ -225,6 +227,7 @@ class SettingsWords(Words):
             nothing.
     """
 
+    like: str | None = None
     optimizer: Written
     schedule: Annotated[Component, PlainValidator(words.schedule)] = Component("constant")
     batch: Annotated[int | None, PlainValidator(words.batch)]
