@@ -55,6 +55,42 @@ def test_every_order_is_trained_as_by_itself(optimizer: str, chunk: int | None) 
         alone = _naive(model, make, x, y, tuple(found.orders[number].tolist())).state_dict()
         for name, value in {**found.copies.weights, **found.copies.buffers}.items():
             torch.testing.assert_close(value[number], alone[name], atol=2e-5, rtol=1e-4)
+            assert chunk != 1 or torch.equal(value[number], alone[name])  # one at a time the bits are the same
+
+
+@pytest.mark.parametrize("chunk", [1, 6])
+def test_weights_that_need_no_gradient_stay(chunk: int) -> None:
+    model, x, y = _made(3)
+    model[0].weight.requires_grad_(False)
+    found = every_order(model, OPTIMIZERS["adam"], list(zip(x, y, strict=True)), chunk=chunk)
+    assert list(found.copies.weights) == [name for name, _ in model.named_parameters()]
+    assert (found.copies.weights["0.weight"] == model[0].weight).all() and "0.weight" not in found.copies.state
+    assert not (found.copies.weights["0.bias"] == model[0].bias).all()
+    assert not model[0].weight.requires_grad and model[0].bias.requires_grad and model[0].bias.grad is None
+
+
+class Scaled(nn.Module):
+    """A network with a weight that is a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.last = nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.last(x.flatten(1))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_weights_may_be_numbers(optimizer: str, chunk: int) -> None:
+    _, x, y = _made(3)
+    torch.manual_seed(0)
+    model, make = Scaled(), OPTIMIZERS[optimizer]
+    found = every_order(model, make, list(zip(x, y, strict=True)), chunk=chunk)
+    for number in range(6):
+        alone = _naive(model, make, x, y, tuple(found.orders[number].tolist())).state_dict()
+        torch.testing.assert_close(found.copies.weights["scale"][number], alone["scale"], atol=1e-5, rtol=1e-4)
 
 
 def test_the_best_orders_are_the_naive_ones() -> None:

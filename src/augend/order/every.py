@@ -7,6 +7,7 @@ turns out to be the fastest, which may be one.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -26,6 +27,7 @@ __all__ = ["Copies", "EveryOrder", "every_order", "judge_copies"]
 
 MOST = 9  # batches: 9! = 362,880 orders
 CHUNKS = (1, 6, 12, 24, 72, 144)
+COUNTERS = ("step", "eta", "mu")  # of torch's optimizers, beside a weight that is a number itself
 SLOWER = 1.15  # than the best, and larger chunks are not tried
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -113,7 +115,8 @@ def every_order(
     """Train a model one epoch in every order of its batches.
 
     Args:
-        model: trained in training mode, from its own weights where no `start` is given; left as it is. Dropout is refused.
+        model: trained in training mode, from its own weights where no `start` is given; left as it is. Weights that need no
+            gradient stay. Dropout is refused.
         optimizer: makes an optimizer of torch over the tensors it is given. It must treat every weight by itself, as SGD,
             Adam and AdamW do.
         batches: inputs and labels of each batch, up to 9 of them; or a function of the position in the
@@ -148,7 +151,7 @@ def every_order(
     if len(copies) != 1:
         raise AugendError(f"every_order: goes on from one copy, found {len(copies)}; take one: copies.take([number])")
     total = sum(math.perm(n, k) for k in range(1, n + 1))
-    train = _trainer(model, loss)
+    step = _Stepper(model, optimizer, loss)
     prefixes: list[tuple[int, ...]] = [()]
     done, pace = 0, _Pace(chunk)
     for position in range(n):
@@ -159,7 +162,7 @@ def every_order(
             part = children[first : first + pace.size(len(children) - first)]
             parents, which = (torch.tensor(side) for side in zip(*part, strict=True))
             begin = time.perf_counter()
-            made.append(_step(train, copies.take(parents), x[which], y[which], optimizer))
+            made.append(step(copies.take(parents), x[which], y[which]))
             pace.took(len(part), time.perf_counter() - begin)
             first += len(part)
             done += len(part)
@@ -218,23 +221,6 @@ def _batches(batches: Batches | Sequence[tuple[Tensor, Tensor]], count: int | No
     return at, n
 
 
-_Trainer = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]
-
-
-def _trainer(model: nn.Module, loss: Loss) -> _Trainer:
-    """Weights and buffers of one copy, a batch -> gradients, buffers after the forward."""
-
-    def lost(
-        weights: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        own = {name: value.clone() for name, value in buffers.items()}  # batch norm writes into these
-        with in_mode(model, training=True):
-            return loss(torch.func.functional_call(model, {**weights, **own}, (x,)), y), own
-
-    gradients: _Trainer = torch.func.grad(lost, has_aux=True)
-    return gradients
-
-
 def _side_by_side(what: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:
     """vmap; that it has no rule for some operator, and is slower there, is found by timing and need not be said."""
 
@@ -246,31 +232,83 @@ def _side_by_side(what: Callable[..., Any], in_dims: Any = 0) -> Callable[..., A
     return run
 
 
-def _step(
-    train: _Trainer, copies: Copies, x: Tensor, y: Tensor, optimizer: Callable[[Iterable[Tensor]], Optimizer]
-) -> Copies:
-    """A step of every copy, each on its own batch, by the optimizer's own update of the stacked weights."""
-    if len(copies) == 1:
-        own = [{n: v[0] for n, v in part.items()} for part in (copies.weights, copies.buffers)]
-        alone, after = train(own[0], own[1], x[0], y[0])
-        gradients, buffers = ({n: v[None] for n, v in part.items()} for part in (alone, after))
-    else:
-        gradients, buffers = _side_by_side(train)(copies.weights, copies.buffers, x, y)
-    weights = {name: weight.clone() for name, weight in copies.weights.items()}
-    stepper = optimizer(list(weights.values()))
-    for name, weight in weights.items():
-        weight.grad = gradients[name]
-        if name in copies.state:
-            stepper.state[weight] = {key: value.clone() for key, value in copies.state[name].items()}
-    stepper.step()
-    state = {
-        name: {key: value for key, value in stepper.state[weight].items() if isinstance(value, Tensor)}
-        for name, weight in weights.items()
-        if stepper.state.get(weight)
-    }
-    for weight in weights.values():
-        weight.grad = None
-    return Copies(weights, buffers, state)
+class _Stepper:
+    """A step of every copy, each on its own batch, by the optimizer's own update.
+
+    A copy alone is put into a model of ours and trained like any other, to the same bits; several are trained side by side,
+    their weights stacked.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Callable[[Iterable[Tensor]], Optimizer], loss: Loss) -> None:
+        self._model, self._optimizer, self._loss = model, optimizer, loss
+        self._own = copy.deepcopy(model).train()
+        self._weights, self._buffers = dict(self._own.named_parameters()), dict(self._own.named_buffers())
+        self._moving = {name: weight for name, weight in self._weights.items() if weight.requires_grad}
+        self._stepper = optimizer(list(self._moving.values()))
+        self._gradients = _side_by_side(torch.func.grad(self._lost, has_aux=True))
+
+    def __call__(self, copies: Copies, x: Tensor, y: Tensor) -> Copies:
+        """The copies after a step on ``x (copies, rows, ...)`` and ``y (copies, rows)``."""
+        return self._alone(copies, x[0], y[0]) if len(copies) == 1 else self._together(copies, x, y)
+
+    def _alone(self, copies: Copies, x: Tensor, y: Tensor) -> Copies:
+        with torch.no_grad():
+            for own, given in ((self._weights, copies.weights), (self._buffers, copies.buffers)):
+                for name, value in own.items():
+                    value.copy_(given[name][0])
+        self._stepper.state.clear()
+        for name, weight in self._moving.items():
+            weight.grad = None
+            if name in copies.state:
+                self._stepper.state[weight] = {
+                    key: (value if value.ndim == 0 else value[0]).clone() for key, value in copies.state[name].items()
+                }
+        with torch.enable_grad():
+            self._loss(self._own(x), y).backward()  # type: ignore[no-untyped-call]
+        self._stepper.step()
+        state = {
+            name: {key: value if self._shared(name, key, value) else value[None] for key, value in own.items()}
+            for name, own in self._state(self._stepper, self._moving).items()
+        }
+        stacked = [{n: v.detach().clone()[None] for n, v in part.items()} for part in (self._weights, self._buffers)]
+        return Copies(stacked[0], stacked[1], state)
+
+    def _together(self, copies: Copies, x: Tensor, y: Tensor) -> Copies:
+        held = {name: weight for name, weight in copies.weights.items() if name not in self._moving}
+        moving = {name: copies.weights[name].clone() for name in self._moving}
+        gradients, buffers = self._gradients(moving, held, copies.buffers, x, y)
+        stepper = self._optimizer(list(moving.values()))
+        for name, weight in moving.items():
+            weight.grad = gradients[name]
+            if name in copies.state:
+                stepper.state[weight] = {key: value.clone() for key, value in copies.state[name].items()}
+        stepper.step()
+        state = self._state(stepper, moving)
+        for weight in moving.values():
+            weight.grad = None
+        return Copies({name: {**held, **moving}[name] for name in self._weights}, buffers, state)
+
+    def _lost(
+        self, moving: dict[str, Tensor], held: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one copy on a batch, and its buffers after the forward."""
+        own = {name: value.clone() for name, value in buffers.items()}  # batch norm writes into these
+        with in_mode(self._model, training=True):
+            return self._loss(torch.func.functional_call(self._model, {**moving, **held, **own}, (x,)), y), own
+
+    def _shared(self, name: str, key: str, value: Tensor) -> bool:
+        """Whether a number of the optimizer's state is that of all copies, such as Adam's step."""
+        return value.ndim == 0 and (self._weights[name].ndim > 0 or key in COUNTERS)
+
+    @staticmethod
+    def _state(stepper: Optimizer, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Name of a weight -> what the optimizer keeps of it."""
+        found = {
+            name: {key: value for key, value in stepper.state[weight].items() if isinstance(value, Tensor)}
+            for name, weight in weights.items()
+            if stepper.state.get(weight)
+        }
+        return {name: own for name, own in found.items() if own}
 
 
 class _Pace:
