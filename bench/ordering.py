@@ -28,7 +28,7 @@ from augend.data.named import mnist_pictures
 from augend.models import build
 from augend.order import Copies, LoopProbe, every_order, judge_copies
 from augend.order.scoring import Delta
-from augend.study.perfect import MEAN, STD, network
+from augend.study.starts import MEAN, STD, network
 from augend.study.windows import WindowJudge
 from common import interleaved, machine, report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from augend import AugendError, Draws
 from augend.contract import Saved
 from augend.order import Copies, Given, every, every_order, judge_copies
 from augend.report import perfect as page
-from augend.study import perfect
+from augend.study import perfect, starts
 from augend.study.tables import kind_of, known_tables, whole_tables
 from augend.study.windows import WindowJudge
 
@@ -76,7 +77,7 @@ def test_the_network_is_the_papers() -> None:
 
 def _run(out: Path, heard: list[Any] | None = None, **how: Any) -> dict[str, Any]:
     listen = (lambda now: None) if heard is None else heard.append
-    asked = {"seed": 0, "root": None, "command": "augend reproduce", "listen": listen, **how}
+    asked = {"seed": 0, "root": None, "command": "augend reproduce", "listen": listen, "workers": 1, **how}
     return perfect.run_perfect(TABLE, "smoke", out, **asked)
 
 
@@ -111,9 +112,9 @@ def test_the_best_order_is_replayed_from_its_file(digits: None, tmp_path: Path) 
     for step in range(size.epochs * size.batches):
         epoch, position = divmod(step, size.batches)
         picks = order.next(step, size.rows).index[:, 0]
-        cut = perfect._epoch_batches(size, 0, epoch)
+        cut = starts.cut(size, 0, epoch)
         number = int((cut == picks).all(1).nonzero())
-        x, y = (part[number] for part in perfect._batches(pieces.train, size, 0, epoch)(position))
+        x, y = (part[number] for part in starts.batches_at(pieces.train, size, 0, epoch)(position))
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
@@ -145,6 +146,41 @@ def test_a_killed_run_goes_on_to_the_same_numbers(digits: None, tmp_path: Path) 
         assert one["losses"] == other["losses"]
 
 
+def test_processes_side_by_side_change_no_bit(digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = _run(tmp_path / "alone")
+    monkeypatch.setattr(starts, "WORTH", 0.0)
+    heard: list[Any] = []
+    begun: list[int] = []
+    context = multiprocessing.get_context("spawn")
+    made = context.Pool
+    monkeypatch.setattr(
+        type(context), "Pool", lambda self, count, *rest: (begun.append(count), made(count, *rest))[1], raising=True
+    )
+    beside = _run(tmp_path / "beside", heard, workers=2)
+    assert begun == [2, 2]  # one start in the first epoch, several in the other two
+    assert beside["epochs"] == alone["epochs"]
+    assert [now["start"] for now in heard] == [
+        number + 1 for epoch in alone["epochs"] for number in range(epoch["runs"] // epoch["orders"])
+    ]
+    for file in (tmp_path / "alone" / "orders").iterdir():
+        one, other = starts.load(file), starts.load(tmp_path / "beside" / "orders" / file.name)
+        assert all(torch.equal(value, other[1].weights[name]) for name, value in one[1].weights.items())
+    assert not multiprocessing.active_children()
+
+
+def test_an_interrupt_ends_the_processes_too(digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "WORTH", 0.0)
+
+    def impatient(now: Any) -> None:
+        if now["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Saved):
+        _run(tmp_path / "run", listen=impatient, workers=2)
+    assert not multiprocessing.active_children()
+    assert _run(tmp_path / "run")["epochs"] == _run(tmp_path / "other")["epochs"]
+
+
 def test_an_interrupt_ends_it_at_once_and_says_how_to_go_on(digits: None, tmp_path: Path) -> None:
     def impatient(now: Any) -> None:
         if (now["epoch"], now["start"]) == (2, 1):
@@ -161,7 +197,7 @@ def test_what_it_refuses(digits: None, tmp_path: Path) -> None:
     with pytest.raises(AugendError, match="holds another run"):
         _run(tmp_path / "run", seed=1)
     with pytest.raises(AugendError, match="there is no scale 'huge'"):
-        perfect.run_perfect(TABLE, "huge", tmp_path / "x", seed=0, root=None, command="", listen=lambda now: None)
+        perfect.run_perfect(TABLE, "huge", tmp_path / "x", seed=0, root=None, command="", listen=print)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("keep")
     with pytest.raises(AugendError, match="is not empty and holds no run"):

@@ -27,12 +27,10 @@ from augend.order.every import every_order, judge_copies
 from augend.order.measures import MEASURES, measure_orders
 from augend.order.trial import in_mode
 from augend.randomness import Draws, stream_key
-from augend.recipes.reading import Place, parse
-from augend.recipes.schema import Words, Written, checked
+from augend.recipes.schema import Words, Written
 from augend.study.evidence import read_json
 from augend.study.statistics import mean_of, said
-from augend.study.tables import table_text
-from augend.study.whole import asked_scale, opened, rank_correlation
+from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, whole_table
 
 __all__ = ["Measured", "MeasuredSize", "load_measured", "run_measured"]
 
@@ -55,12 +53,6 @@ class MeasuredSize(Words):
     sampled: int
 
 
-def _sizes(value: object) -> object:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"found {value!r}; allowed: a mapping of scales")
-    return {name: checked(MeasuredSize, one, Place(str(name))) for name, one in value.items()}
-
-
 class Measured(Words):
     """A table of this kind, on some classes of CIFAR-10."""
 
@@ -70,12 +62,12 @@ class Measured(Words):
     classes: tuple[int, ...]
     model: Written
     optimizer: dict[str, Any]
-    scales: Annotated[dict[str, MeasuredSize], BeforeValidator(_sizes)]
+    scales: Annotated[dict[str, MeasuredSize], BeforeValidator(sizes_of(MeasuredSize))]
 
 
 def load_measured(name: str) -> Measured:
     """The table by name."""
-    return checked(Measured, parse(table_text(name), name), Place(name))
+    return whole_table(Measured, name)
 
 
 def run_measured(

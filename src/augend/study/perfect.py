@@ -9,9 +9,7 @@ worth.
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,44 +19,20 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from augend.checkpoint import read, write, write_json
+from augend.checkpoint import write_json
 from augend.contract import Saved
 from augend.data.named import mnist_pictures
 from augend.data.pictures import Pictures
-from augend.order.every import Copies, every_order
-from augend.randomness import Draws, stream_key
-from augend.recipes.reading import Place, parse
-from augend.recipes.schema import Words, checked
-from augend.study.evidence import read_json
-from augend.study.tables import table_text
-from augend.study.whole import asked_scale, opened, rank_correlation
-from augend.study.windows import WindowJudge
+from augend.order.every import Copies
+from augend.randomness import Draws
+from augend.recipes.schema import Words
+from augend.study.running import cores
+from augend.study.starts import MEAN, STD, Pieces, Size, Starts, cut, load, network
+from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, whole_table
 
-__all__ = ["Perfect", "Size", "load_perfect", "run_perfect"]
-
-PAD = 3
-MEAN, STD = 0.1307, 0.3081
-TRIED = 4  # batches, to find how many copies go side by side
-AGAIN = 25  # of a start's orders whose held-out losses are computed beside its best and its worst
+__all__ = ["Perfect", "load_perfect", "run_perfect"]
 
 Progress = Callable[[Mapping[str, Any]], None]
-
-
-class Size(Words):
-    """How large a run is: `batches` of `rows` pictures, for `epochs`, from `kept` clusters; judged on `judged` pictures."""
-
-    about: str
-    batches: int
-    rows: int
-    epochs: int
-    kept: int
-    judged: int
-
-
-def _sizes(value: object) -> object:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"found {value!r}; allowed: a mapping of scales")
-    return {name: checked(Size, one, Place(str(name))) for name, one in value.items()}
 
 
 class Perfect(Words):
@@ -69,29 +43,31 @@ class Perfect(Words):
     source: str
     classes: tuple[int, int]
     optimizer: dict[str, Any]
-    scales: Annotated[dict[str, Size], BeforeValidator(_sizes)]
+    scales: Annotated[dict[str, Size], BeforeValidator(sizes_of(Size))]
     printed: tuple[tuple[float, float, float, float, float], ...] = ()
 
 
 def load_perfect(name: str) -> Perfect:
     """The table by name."""
-    return checked(Perfect, parse(table_text(name), name), Place(name))
-
-
-@dataclass
-class _Pieces:
-    """Normalised pictures: to train on, to judge by, and held out; and the names of the first."""
-
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-    held: tuple[Tensor, Tensor]
-    names: tuple[str, ...]
+    return whole_table(Perfect, name)
 
 
 def run_perfect(
-    name: str, scale: str | None, out: Path, *, seed: int, root: str | None, command: str, listen: Progress
+    name: str,
+    scale: str | None,
+    out: Path,
+    *,
+    seed: int,
+    root: str | None,
+    command: str,
+    listen: Progress,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Run or continue it; every start's orders are kept as they are done.
+
+    Args:
+        listen: told of every start that is done.
+        workers: processes side by side, of one thread each; None: one a core. They change no bit.
 
     Returns:
         What was found, as in ``perfect.json``.
@@ -100,12 +76,21 @@ def run_perfect(
     asked = asked_scale(name, scale, table.scales)
     size = table.scales[asked]
     request = {"table": name, "scale": asked, "seed": seed}
-    environment = opened(out, request, command)["environment"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of every process: the number of them changes no bit
     try:
+        kept = opened(out, request, command)
         pieces = _pictures(table, size, seed, root)
-        epochs = _epochs(table, size, seed, pieces, out, listen)
+        starts, model = Starts(table.optimizer, size, seed, pieces, out, workers=workers or cores()), network(seed)
+        if "chunk" not in kept:
+            kept["chunk"] = starts.chunk_of(model)
+            write_json(out / "request.json", kept)
+        starts.chunk = kept["chunk"]
+        epochs = _epochs(starts, model, listen)
     except KeyboardInterrupt:  # files are whole or not there, so nothing need be waited for
         raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
+    finally:
+        torch.set_num_threads(threads)
     found_all = {
         "schema": 1,
         **request,
@@ -114,13 +99,13 @@ def run_perfect(
         "about": size.about,
         "judged": size.judged,
         "command": command,
-        "environment": environment,
+        "environment": kept["environment"],
         "epochs": epochs,
         "printed": [list(one) for one in table.printed],
     }
     write_json(out / "perfect.json", found_all)
     batches = [
-        _epoch_batches(size, seed, epoch)[number].tolist()
+        cut(size, seed, epoch)[number].tolist()
         for epoch, order in enumerate(_lineage(epochs, size.batches))
         for number in order
     ]
@@ -128,63 +113,33 @@ def run_perfect(
     return found_all
 
 
-def _epochs(
-    table: Perfect, size: Size, seed: int, pieces: _Pieces, out: Path, listen: Progress
-) -> list[dict[str, Any]]:
+def _epochs(starts: Starts, model: nn.Module, listen: Progress) -> list[dict[str, Any]]:
     """What every epoch found; of a start that is done, its file is read."""
-    model = network(seed)
-    judge, again = WindowJudge(*pieces.test), WindowJudge(*pieces.held)
-    starts = Copies.of(model)
-
-    def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(weights, **table.optimizer)
-
-    request = read_json(out / "request.json")
-    if "chunk" not in request:  # found once, on a small tree: another would change the last bits of a run that goes on
-        request["chunk"] = every_order(
-            model, make, _batches(pieces.train, size, seed, 0), min(size.batches, TRIED)
-        ).chunk
-        write_json(out / "request.json", request)
-    chunk = request["chunk"]
-    epochs: list[dict[str, Any]] = []
-
+    size, begins, epochs = starts.size, Copies.of(model), []
     for epoch in range(size.epochs):
-        batches = _batches(pieces.train, size, seed, epoch)
-        done: list[tuple[dict[str, Tensor], Copies]] = []
-        for number in range(len(starts)):
-            file = out / "orders" / f"epoch-{epoch + 1:02d}-start-{number:02d}.augend"
-            if not file.is_file():
-                begin = time.perf_counter()
-                found = every_order(model, make, batches, size.batches, start=starts.take([number]), chunk=chunk)
-                losses, right = judge(found.copies)
-                seconds = time.perf_counter() - begin
-                held = _held(again, found.copies, losses, seed, epoch, number)
-                values = {"losses": losses, "right": right, **held}
-                _save(file, values, found.copies, {"seconds": seconds, "steps": found.steps, "chunk": found.chunk})
-            done.append(_load(file))
-            listen({"epoch": epoch + 1, "of": size.epochs, "start": number + 1, "starts": len(starts)})
-        values, every = _joined(done)
-        carried = _carried(values["losses"].numpy(), size.kept, seed)
-        epochs.append(_epoch(values, len(starts), carried))
+        done: dict[int, tuple[dict[str, Tensor], Copies]] = {}
+
+        def take(number: int, epoch: int = epoch, done: dict[int, Any] = done, count: int = len(begins)) -> None:
+            values, copies, seconds = load(starts.file(epoch, number))
+            starts.known(seconds)
+            done[number] = values, copies
+            listen({"epoch": epoch + 1, "of": size.epochs, "start": len(done), "starts": count})
+
+        missing = [n for n in range(len(begins)) if not starts.file(epoch, n).is_file()]
+        for number in sorted({*range(len(begins))} - {*missing}):
+            take(number)
+        for number in starts.each([(epoch, n, begins.take([n])) for n in missing]):
+            take(number)
+        values, every = _joined([done[number] for number in range(len(begins))])
+        carried = _carried(values["losses"].numpy(), size.kept, starts.seed)
+        epochs.append(_epoch(values, len(begins), carried))
         if epoch:
             epochs[-1]["between"] = _between(epochs[-2], epochs[-1])
-        starts = every.take(carried)
+        begins = every.take(carried)
     return epochs
 
 
-def network(seed: int) -> nn.Module:
-    """The paper's network: 2,274 weights, whatever the pictures' size the mean over all places."""
-    torch_state = torch.get_rng_state()
-    torch.manual_seed(stream_key(seed, "perfect", "network") & 0x7FFFFFFF)
-    made = nn.Sequential(
-        nn.Conv2d(1, 16, 2), nn.ReLU(), nn.BatchNorm2d(16), nn.Conv2d(16, 32, 2), nn.ReLU(), nn.BatchNorm2d(32),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
-    )  # fmt: skip
-    torch.set_rng_state(torch_state)
-    return made
-
-
-def _pictures(table: Perfect, size: Size, seed: int, root: str | None) -> _Pieces:
+def _pictures(table: Perfect, size: Size, seed: int, root: str | None) -> Pieces:
     train, test = mnist_pictures(root)
     count = size.batches * size.rows
 
@@ -202,27 +157,7 @@ def _pictures(table: Perfect, size: Size, seed: int, root: str | None) -> _Piece
     rest = drawn(train, None, "held")
     rest = rest[~torch.isin(rest, chosen)][: size.judged]
     judged = shown(test, drawn(test, None, "test")[: size.judged])
-    return _Pieces(shown(train, chosen), judged, shown(train, rest), tuple(train.take(chosen).ids))
-
-
-def _batches(train: tuple[Tensor, Tensor], size: Size, seed: int, epoch: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """Position in the epoch -> all batches as they are seen there: cut once an epoch, cropped by the position."""
-    draws, order = Draws(seed, "perfect/epoch", epoch), _epoch_batches(size, seed, epoch)
-    padded = torch.nn.functional.pad(train[0], [PAD] * 4, value=-MEAN / STD)
-
-    def at(position: int) -> tuple[Tensor, Tensor]:
-        moves = draws.child(f"position/{position}").rows(torch.arange(size.rows)).integers(2 * PAD + 1, 2).tolist()
-        side = train[0].shape[-1]
-        rows = [padded[order[:, row], :, a : a + side, b : b + side] for row, (a, b) in enumerate(moves)]
-        return torch.stack(rows, 1), train[1][order]
-
-    return at
-
-
-def _epoch_batches(size: Size, seed: int, epoch: int) -> Tensor:
-    """int64 ``(batches, rows)``: how an epoch's pictures are cut."""
-    count = size.batches * size.rows
-    return Draws(seed, "perfect/epoch", epoch).permutation(count)[0].view(size.batches, size.rows)
+    return Pieces(shown(train, chosen), judged, shown(train, rest), tuple(train.take(chosen).ids))
 
 
 def _lineage(epochs: list[dict[str, Any]], batches: int) -> list[tuple[int, ...]]:
@@ -234,39 +169,6 @@ def _lineage(epochs: list[dict[str, Any]], batches: int) -> list[tuple[int, ...]
         found.append(orders[order])
         run = epochs[number - 1]["carried"][start] if number else 0
     return found[::-1]
-
-
-def _held(judge: WindowJudge, copies: Copies, losses: Tensor, seed: int, epoch: int, start: int) -> dict[str, Tensor]:
-    """Losses on the second set, of the best, the worst, and some others; judging all of them would double the time."""
-    ranked = losses.argsort()
-    drawn = Draws(seed, f"perfect/held/{start}", epoch).permutation(len(losses))[0][:AGAIN]
-    numbers = torch.tensor(sorted({*ranked[[0, -1]].tolist(), *drawn.tolist()}))
-    return {"held_of": numbers, "held": judge(copies.take(numbers))[0]}
-
-
-def _save(file: Path, values: Mapping[str, Tensor], copies: Copies, about: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    state = {f"state/{name}//{key}": value for name, own in copies.state.items() for key, value in own.items()}
-    kept = {
-        **{f"value/{name}": value for name, value in values.items()},
-        **{f"weight/{name}": value for name, value in copies.weights.items()},
-        **{f"buffer/{name}": value for name, value in copies.buffers.items()},
-        **state,
-    }
-    write(file, kept, dict(about))
-
-
-def _load(file: Path) -> tuple[dict[str, Tensor], Copies]:
-    tensors, _ = read(file)
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
-
-    state: dict[str, dict[str, Tensor]] = {}
-    for full, value in under("state").items():
-        name, _, key = full.partition("//")
-        state.setdefault(name, {})[key] = value
-    return under("value"), Copies(under("weight"), under("buffer"), state)
 
 
 def _joined(done: list[tuple[dict[str, Tensor], Copies]]) -> tuple[dict[str, Tensor], Copies]:

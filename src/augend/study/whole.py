@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,15 @@ from scipy.stats import spearmanr
 
 from augend.checkpoint import write_json
 from augend.contract import AugendError
+from augend.recipes.reading import Place, parse
+from augend.recipes.schema import Words, checked
 from augend.runner.hardware import describe, program
 from augend.study.evidence import read_json
+from augend.study.tables import table_text
 
-__all__ = ["asked_scale", "opened", "rank_correlation"]
+__all__ = ["asked_scale", "opened", "rank_correlation", "sizes_of", "whole_table"]
+
+Table = TypeVar("Table", bound=Words)
 
 
 def asked_scale(name: str, scale: str | None, known: Iterable[str]) -> str:
@@ -25,6 +30,22 @@ def asked_scale(name: str, scale: str | None, known: Iterable[str]) -> str:
     if asked not in names:
         raise AugendError(f"{name}: there is no scale {asked!r} (known: {', '.join(names)})")
     return asked
+
+
+def sizes_of(kind: type[Words]) -> Callable[[object], object]:
+    """A check of a table's scales: name -> what `kind` says of a run's size."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"found {value!r}; allowed: a mapping of scales")
+        return {name: checked(kind, one, Place(str(name))) for name, one in value.items()}
+
+    return check
+
+
+def whole_table(kind: type[Table], name: str) -> Table:
+    """A table of this kind by name."""
+    return checked(kind, parse(table_text(name), name), Place(name))
 
 
 def opened(out: Path, request: Mapping[str, Any], command: str) -> dict[str, Any]:
