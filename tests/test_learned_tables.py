@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from augend import AugendError
 from augend.recipes import check, resolve
+from augend.recipes.reading import Place, parse
+from augend.recipes.schema import checked
 from augend.report.reproduction import markdown
-from augend.study.reproduce import _measured
-from augend.study.tables import load_table, recipe_text
+from augend.study.columns import chosen_by_validation, measured
+from augend.study.statistics import Estimate, mean_of
+from augend.study.tables import Choice, Table, load_table, recipe_text, table_text
 from inprocess import run
 
-TABLES = ("learned/figure-5", "learned/figure-5-authors", "learned/augmentation")
+TABLES = ("learned/figure-5", "learned/figure-5-authors", "learned/augmentation", "learned/beta")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -54,9 +59,62 @@ def test_measures_are_of_the_test_predictions(tmp_path: Path) -> None:
         np.mean([label in np.argsort(-p)[:5] for p, label in zip(t.p, t.labels, strict=True)]) for t in trials.values()
     ]
     loss = [-np.log(t.p[np.arange(20), t.labels]).mean() for t in trials.values()]
-    assert _measured(evidence, "row", "top-5")["mean"] == pytest.approx(np.mean(five))
-    assert _measured(evidence, "row", "loss")["mean"] == pytest.approx(np.mean(loss), rel=1e-5)
-    assert _measured(evidence, "row", "top-5")["high"] <= 1
+    assert measured(evidence, "row", "top-5")["mean"] == pytest.approx(np.mean(five))
+    assert measured(evidence, "row", "loss")["mean"] == pytest.approx(np.mean(loss), rel=1e-5)
+    assert measured(evidence, "row", "top-5")["high"] <= 1
+
+
+def test_terms_as_they_last_were_in_training(tmp_path: Path) -> None:
+    for repeat, last in enumerate((3.0, 5.0)):
+        (tmp_path / str(repeat)).mkdir()
+        lines = [
+            {"kind": "train", "phase": "denoise", "loss": 9, "gaussian-kl": 7.0},
+            {"kind": "train", "phase": "denoise", "loss": 9, "gaussian-kl": last},
+            {"kind": "valid", "phase": "denoise", "gaussian-kl": 100},
+            {"kind": "train", "phase": "classify", "loss": 1, "cross-entropy": 2.0},
+        ]
+        (tmp_path / str(repeat) / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        terms = [{"name": "gaussian-kl", "weight": 0.5}]
+        (tmp_path / str(repeat) / "plan.json").write_text(json.dumps({"phases": [{"name": "denoise", "terms": terms}]}))
+    trials = {("row", repeat): SimpleNamespace(folder=tmp_path / str(repeat)) for repeat in (0, 1)}
+    evidence: Any = SimpleNamespace(trials=trials, repeats=lambda row: [0, 1])
+    found = measured(evidence, "row", "denoise/gaussian-kl")
+    assert found["mean"] == 8.0 and found["low"] < 0 < found["high"]  # an interval of numbers that have no bounds
+    assert measured(evidence, "row", "denoise/cross-entropy")["mean"] is None
+    assert measured(evidence, "row", "classify/gaussian-kl")["mean"] is None
+    (tmp_path / "0" / "metrics.jsonl").write_text("{")
+    with pytest.raises(AugendError, match=r"metrics.jsonl: is no file of metrics .* run this trial again"):
+        measured(evidence, "row", "denoise/gaussian-kl")
+
+
+def test_a_row_is_chosen_on_validation_and_not_on_test() -> None:
+    shares = {("a", "valid"): 0.5, ("b", "valid"): 0.6, ("a", "test"): 0.9, ("b", "test"): 0.4}
+    asked: list[tuple[str, str]] = []
+
+    def level(row: str, split: str) -> Estimate | None:
+        asked.append((row, split))
+        return mean_of([shares[row, split]])
+
+    evidence: Any = SimpleNamespace(repeats=lambda row: [0] if row != "c" else [], level=level)
+    choice = Choice.model_validate({"says": "The weight", "among": ["a", "b"]})
+    found = chosen_by_validation(evidence, choice, "test")
+    assert found is not None and found["chosen"] == "b" and found["level"]["mean"] == 0.4
+    assert asked == [("a", "valid"), ("b", "valid"), ("b", "test")]
+    unfinished = Choice.model_validate({"says": "The weight", "among": ["a", "c"]})
+    assert chosen_by_validation(evidence, unfinished, "test") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"measures": ["top5"]}, "found measure 'top5'; allowed: top-5, loss, PHASE/TERM"),
+        ({"choices": [{"says": "x", "among": ["nobody"]}]}, "choice 'x': there is no row 'nobody'"),
+    ],
+)
+def test_tables_name_what_there_is(words: dict[str, Any], says: str) -> None:
+    own = {**parse(table_text("learned/figure-5"), "x"), **words}
+    with pytest.raises(AugendError, match=re.escape(says)):
+        checked(Table, own, Place("x"))
 
 
 @pytest.mark.slow
@@ -65,3 +123,15 @@ def test_figure_5_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "study" / "reproduction.json").read_text())
     assert "| top-5 | loss |" in markdown(found) and "score of vae" in markdown(found)
+
+
+@pytest.mark.slow
+def test_the_sweep_of_beta_runs(tmp_path: Path) -> None:
+    done = run("reproduce", "learned/beta", "--scale", "smoke", "--out", str(tmp_path / "study"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "study" / "reproduction.json").read_text())
+    text = markdown(found)
+    assert text.count("chosen by validation: **") == 2 and "gaussian-kl while it learned (denoise)" in text
+    rows = found["rows"]
+    free, tight = (rows[name]["measures"]["denoise/gaussian-kl"]["mean"] for name in ("plain-2e-5", "plain-1"))
+    assert free > tight  # nothing holds what it costs down

@@ -9,7 +9,7 @@ from augend.checkpoint import write_bytes
 from augend.report.figures import draw_figures
 from augend.report.lines import line
 from augend.study.table import percent
-from augend.study.tables import load_table
+from augend.study.tables import TOP_FIVE, load_table
 
 __all__ = ["markdown", "write"]
 
@@ -104,7 +104,9 @@ def _table(found: dict[str, Any]) -> str:
             for split, called in columns.items()
         },
         **{
-            measure: [(_level if measure == "top-5" else _score)(row["measures"].get(measure)) for row in rows.values()]
+            _measure(measure): [
+                (_level if measure == TOP_FIVE else _score)(row["measures"].get(measure)) for row in rows.values()
+            ]
             for measure in next(iter(rows.values())).get("measures", {})
         },
         f"points against {reference}, {columns[found['headline']]}": [
@@ -133,6 +135,20 @@ def _table(found: dict[str, Any]) -> str:
     }
     lines = [line(list(shown)), line(["---"] * len(shown)), *map(line, map(list, zip(*shown.values(), strict=True)))]
     return "\n".join(lines)
+
+
+def _measure(name: str) -> str:
+    phase, _, term = name.partition("/")
+    return f"{term} while it learned ({phase})" if term else name
+
+
+def _choice(found: dict[str, Any], rows: dict[str, Any]) -> str:
+    """What was chosen by validation, and what all of them were there."""
+    each = ", ".join(f"{rows[row]['called']} {_level(level)}" for row, level in found["valid"].items())
+    return (
+        f"{found['says']}, chosen by validation: **{rows[found['chosen']]['called']}**, which is {_level(found['level'])} in "
+        f"the test. On validation pictures: {each}."
+    )
 
 
 def _fall(found: dict[str, Any] | None) -> str:
@@ -203,6 +219,7 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append(costs)
     if equation := _equation8(found):
         parts.append(equation)
+    parts += [_choice(one, found["rows"]) for one in found.get("choices", [])]
     if found["claims"]:
         head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
         lines = [line(head), line(["---"] * len(head))]

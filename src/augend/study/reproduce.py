@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
 from augend.evaluate import attacked as attacks
-from augend.evaluate.metrics import nll, top_k
 from augend.evaluate.shifts import ORIGINAL
 from augend.models.weights import read_weights
 from augend.names import nearest
@@ -27,6 +24,7 @@ from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
 from augend.study.attacked import ATTACKED, attack_trials
 from augend.study.attacked import columns as attack_columns
+from augend.study.columns import chosen_by_validation, measured
 from augend.study.compare import open_study
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
@@ -242,7 +240,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
             "failed": failed.get(recipe.name, []),
             "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
             "falls": _said(mean_of(falls(evidence, recipe.name)), 0, 1) if table.stability else None,
-            "measures": {name: _measured(evidence, recipe.name, name) for name in table.measures},
+            "measures": {name: measured(evidence, recipe.name, name) for name in table.measures},
             "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
             "versus_reference": {
                 s: _said(evidence.difference(recipe.name, record.reference, s), -1, 1)
@@ -272,6 +270,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
             for claim in table.claims
             if {claim.better, claim.than} <= set(names)
         ],
+        "choices": [one for choice in table.choices if (one := chosen_by_validation(evidence, choice, asked.headline))],
         "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
         "complete": all(
             row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
@@ -304,17 +303,6 @@ def _shifted(trials: Sequence[Trial], shifts: str, after: Progress | None) -> di
 
 def _level(evidence: Evidence, name: str, split: str) -> dict[str, Any]:
     return {**_said(evidence.level(name, split), 0, 1), "values": evidence.scores(name, split)}
-
-
-def _measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
-    """Top-5 accuracy or cross-entropy (nats) on test pictures, with its interval over the repeats."""
-    values = []
-    for repeat in evidence.repeats(row):
-        with np.load(evidence.trials[row, repeat].folder / "predictions.npz", allow_pickle=False) as stored:
-            test = stored["split"] == "test"
-            labels, probabilities = stored["labels"][test], stored["probabilities"][test]
-        values.append(top_k(labels, probabilities, 5) if measure == "top-5" else nll(labels, probabilities))
-    return _said(mean_of(values), 0, *([1] if measure == "top-5" else []))
 
 
 def _said(found: Estimate | None, *ends: float) -> dict[str, Any]:

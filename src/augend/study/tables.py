@@ -19,7 +19,9 @@ from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
 
 __all__ = [
+    "TOP_FIVE",
     "Asked",
+    "Choice",
     "Claim",
     "Protocol",
     "Row",
@@ -31,6 +33,9 @@ __all__ = [
     "table_text",
     "whole_tables",
 ]
+
+TOP_FIVE = "top-5"
+MEASURES = (TOP_FIVE, "loss")  # of test pictures
 
 
 class Attacked(Words):
@@ -200,6 +205,13 @@ def _mappings(kind: type[Words]) -> BeforeValidator:
     return BeforeValidator(parse_all)
 
 
+class Choice(Words):
+    """What is chosen among rows by their validation accuracy: what it is of (``says``), and the rows."""
+
+    says: str
+    among: tuple[str, ...]
+
+
 class Table(Words):
     """A table or figure of a paper that `augend reproduce` can run. See `Protocol`, `Scale`, `Row` and `Claim`.
 
@@ -207,7 +219,8 @@ class Table(Words):
         bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
         attacked: see `Attacked`; a scale's or protocol's stands over it.
         shifts: of the test pictures, under which the finished models are shown them as well, separated by commas.
-        measures: of the test pictures, beside accuracy, each a column.
+        measures: each a column beside the accuracies, see `augend.study.columns.measured`.
+        choices: what is chosen by validation among rows.
         stability: rows have a column that says how far validation accuracy falls from one look to the next.
         equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
     """
@@ -227,7 +240,8 @@ class Table(Words):
     figures: tuple[dict[str, Any], ...] = ()
     shifts: str | None = None
     attacked: Attacked | None = None
-    measures: tuple[Literal["top-5", "loss"], ...] = ()
+    measures: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
     stability: bool = False
     equation8: dict[str, str] | None = None
 
@@ -236,6 +250,13 @@ class Table(Words):
         for row in (self.reference, *(c for claim in self.claims for c in (claim.better, claim.than))):
             if row not in self.rows:
                 raise ValueError(f"found row {row!r}; allowed: {', '.join(self.rows)}{nearest(row, list(self.rows))}")
+        for choice in self.choices:
+            for row in choice.among:
+                if row not in self.rows:
+                    raise ValueError(f"choice {choice.says!r}: there is no row {row!r}{nearest(row, list(self.rows))}")
+        for measure in self.measures:
+            if measure not in MEASURES and "/" not in measure:
+                raise ValueError(f"found measure {measure!r}; allowed: {', '.join(MEASURES)}, PHASE/TERM")
         for claim in self.claims:
             if claim.shift is not None and claim.shift not in (self.shifts or "").split(","):
                 raise ValueError(f"a claim is about the shift {claim.shift!r}, which is none of the table's shifts")

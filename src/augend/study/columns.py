@@ -1,0 +1,74 @@
+"""What a reproduction says of a row beside its accuracies, and which row is chosen by validation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from augend.contract import AugendError
+from augend.evaluate.metrics import nll, top_k
+from augend.study.evidence import Evidence, read_json
+from augend.study.statistics import mean_of, said
+from augend.study.tables import TOP_FIVE, Choice
+
+__all__ = ["chosen_by_validation", "measured"]
+
+NOTHING = {"mean": None, "low": None, "high": None, "repeats": 0}
+
+
+def measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
+    """A measure of a row's runs, with its interval over the repeats.
+
+    Args:
+        measure: ``top-5`` or ``loss`` (cross-entropy in nats) of the test pictures, or ``PHASE/TERM``: a term of a phase's
+            objective as it last was in training, unweighted; nothing for a row that has no such phase or term.
+    """
+    of = _term if "/" in measure else _of_predictions
+    values = [of(evidence, row, repeat, measure) for repeat in evidence.repeats(row)]
+    ends = (0, 1) if measure == TOP_FIVE else (0,) if "/" not in measure else ()
+    return said(mean_of([value for value in values if value is not None]), *ends) or NOTHING
+
+
+def _of_predictions(evidence: Evidence, row: str, repeat: int, measure: str) -> float:
+    with np.load(evidence.trials[row, repeat].folder / "predictions.npz", allow_pickle=False) as stored:
+        test = stored["split"] == "test"
+        labels, probabilities = stored["labels"][test], stored["probabilities"][test]
+    return top_k(labels, probabilities, 5) if measure == TOP_FIVE else nll(labels, probabilities)
+
+
+def _term(evidence: Evidence, row: str, repeat: int, measure: str) -> float | None:
+    folder = evidence.trials[row, repeat].folder
+    phase, _, term = measure.partition("/")
+    phases = {one["name"]: one for one in read_json(folder / "plan.json")["phases"]}
+    weights = {one["name"]: one["weight"] for one in phases.get(phase, {}).get("terms", ())}
+    if not weights.get(term):
+        return None
+    found, path = None, folder / "metrics.jsonl"
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            if one.get("kind") == "train" and one.get("phase") == phase and term in one:
+                found = float(one[term]) / weights[term]  # what is logged is its share of the loss
+    except (OSError, ValueError) as error:
+        raise AugendError(f"{path}: is no file of metrics ({error}); run this trial again") from error
+    return found
+
+
+def chosen_by_validation(evidence: Evidence, choice: Choice, headline: str) -> dict[str, Any] | None:
+    """Which of some rows is the best on validation pictures, and what it is on the others; None before all have runs.
+
+    Args:
+        headline: the split that the table is about.
+    """
+    if not all(evidence.repeats(row) for row in choice.among):
+        return None
+    valid = {row: evidence.level(row, "valid") for row in choice.among}
+    best = max(choice.among, key=lambda row: valid[row].mean)
+    return {
+        "says": choice.says,
+        "chosen": best,
+        "valid": {row: said(level, 0, 1) for row, level in valid.items()},
+        "level": said(evidence.level(best, headline), 0, 1),
+    }
