@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,38 @@ from augend.runner.job import Job, resolve_job, resume, start
 from runs import ONE_THREAD, SMALL, Killed, final_state, finish, killed_at, lines, same_run, splits_of, train
 
 FINITE = "tilt-5"
+
+
+PAGES = """
+import resource, sys, torch
+from augend.runner.hardware import keep_pages
+if sys.argv[1] == "kept":
+    keep_pages()
+torch.set_num_threads(1)
+def step():
+    some = [torch.ones(3 << 18) for _ in range(8)]  # 3 MB each
+    del some
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_pages_are_kept_from_step_to_step() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+
+    def faults(how: str, **more: str) -> float:
+        asked = [sys.executable, "-c", PAGES, how]
+        done = subprocess.run(asked, env={**own, **more}, capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    kept, given_back = faults("kept"), faults("given back")
+    assert kept < 100 < 1000 < given_back, (kept, given_back)
+    assert faults("kept", MALLOC_TRIM_THRESHOLD_="131072") > 1000  # somebody's own tuning stands
 
 
 def test_equal_phases_of_two_recipes_show_the_same_pictures(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def evaluate(
 ) -> None:
     """Judge a trained model: accuracy, balanced accuracy, calibration, per class, on every split."""
     from augend.evaluate.judge import judge
+    from augend.runner.hardware import keep_pages
 
+    keep_pages()
     _load_plugins(plugin)
     if scores is not None:
         from augend.study.teacher import write_scores

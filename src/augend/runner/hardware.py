@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import os
@@ -19,8 +20,9 @@ import torch
 
 from augend.contract import AugendError
 
-__all__ = ["PRECISIONS", "Hardware", "default_accelerator", "describe", "fastest", "main_rank", "program"]
+__all__ = ["PRECISIONS", "Hardware", "default_accelerator", "describe", "fastest", "keep_pages", "main_rank", "program"]
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -56,6 +58,8 @@ class Hardware:
         # step, which costs 0.13 ms where there is no GPU. Nothing is forked here.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         torch.set_num_threads(self.threads)
+        if self.accelerator == "cpu":
+            keep_pages()
         if self.deterministic and self.accelerator == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
@@ -74,6 +78,23 @@ class Hardware:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return dataclasses.asdict(self)
+
+
+def keep_pages() -> None:
+    """Let the C library keep up to 512 MB of freed memory, for this process.
+
+    A step's tensors are of a few megabytes each. By default such memory goes back to the system whenever it is freed, and
+    each page is faulted in and zeroed again at the next step, which takes a fifth of a step (bench/pages.py). Bits and peaks
+    stay. Where there is no glibc, or somebody has tuned its allocator by the environment, nothing is done.
+    """
+    tuned = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if tuned or platform.libc_ver()[0] != "glibc":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        if not mallopt(M_MMAP_THRESHOLD, 256 << 20):
+            mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that older ones take
+        mallopt(M_TRIM_THRESHOLD, 512 << 20)
 
 
 def main_rank() -> bool:

@@ -21,6 +21,7 @@ from augend.checkpoint import read, write
 from augend.order.every import Copies, every_order
 from augend.randomness import Draws, stream_key
 from augend.recipes.schema import Words
+from augend.runner.hardware import keep_pages
 from augend.study.windows import WindowJudge
 
 __all__ = ["MEAN", "STD", "Pieces", "Size", "Starts", "batches_at", "cut", "load", "network"]
@@ -168,6 +169,7 @@ def _begin(starts: Starts) -> None:
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its workers
     torch.set_num_threads(1)
+    keep_pages()
     _here = starts
 
 

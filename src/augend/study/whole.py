@@ -15,7 +15,7 @@ from augend.checkpoint import write_json
 from augend.contract import AugendError
 from augend.recipes.reading import Place, parse
 from augend.recipes.schema import Words, checked
-from augend.runner.hardware import describe, program
+from augend.runner.hardware import describe, keep_pages, program
 from augend.study.evidence import read_json
 from augend.study.tables import table_text
 
@@ -57,6 +57,7 @@ def opened(out: Path, request: Mapping[str, Any], command: str) -> dict[str, Any
     Raises:
         AugendError: the folder holds another run, or something else.
     """
+    keep_pages()
     file = out / "request.json"
     if file.is_file():
         before: dict[str, Any] = read_json(file)
