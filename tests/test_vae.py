@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ from torch import Tensor, nn
 
 from augend import AugendError, Bernoulli, DenoisingVAE, Gaussian, GaussianKL
 from augend.address import Address
-from augend.contract import Component
-from augend.cost import count_flops
 from augend.evaluate.export import export_model
 from augend.evaluate.load import load
-from augend.models import build
 from augend.models.vae import PrincipalComponents
 from augend.recipes import dump
 from augend.runner.assembly import build_networks, stage
@@ -220,21 +216,6 @@ def test_a_sampled_latent_is_drawn_anew_and_never_kept(tmp_path: Path) -> None:
         plan = resolve_job(job, splits)
         scene = stage(plan.phases[1], build_networks(plan, splits, 0), splits, seed=0)
         assert bool(worth_caching(scene, 500)) is cached
-
-
-def test_an_autoencoder_in_the_pixels_is_charged(tmp_path: Path) -> None:
-    """`apply` of a network's tensor at the pixels: its forward is counted, and what is seen is what it makes."""
-    params = required("canonicalise")
-    train(tmp_path / "plain", "augmented", settings="quick", budget="4step")
-    train(tmp_path / "through", "canonicalise", settings="quick", budget="4step", params=params)
-    flops = [
-        json.loads((tmp_path / name / "ledger.json").read_text())["total"]["flops"] for name in ("plain", "through")
-    ]
-    small = {"widths": params["widths"], "latent": params["latent"]}
-    network = build(Component("denoising-vae", small), shape=(1, 28, 28), classes=2, generator_seed=0)
-    forward = count_flops(network.eval(), torch.zeros(64, 1, 28, 28), backward=False).total
-    assert flops[1] - flops[0] == pytest.approx(4 * forward, rel=0.01) and forward > 0
-    assert (tmp_path / "through" / "grids" / "plain-x.png").is_file()
 
 
 def test_a_model_that_draws_is_not_exported(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Pl
         raise place.at("until").error(
             f"ends at a plateau, so its schedule must be constant or on-plateau, found {phase.schedule.word!r}"
         )
+    _check_applied(phase, networks, moving, place.at("augment"))
     _check_views(phase, place)
     _check_order(phase, place)
     most = max(sources_of(phase)(progress) for progress in (0.0, 1.0))
@@ -104,6 +105,26 @@ def check_phase(phase: PhasePlan, networks: Mapping[str, NetworkPlan], place: Pl
     if phase.fit is not None:
         _check_fit(phase, phase.fit, networks, place)
     check_mixing(phase, {name: network.input for name, network in networks.items()}, place)
+
+
+def _check_applied(
+    phase: PhasePlan, networks: Mapping[str, NetworkPlan], moving: Sequence[Slice], place: Place
+) -> None:
+    """Networks that make pictures of pictures stand still meanwhile, and take pictures."""
+    for op in (op for ops in phase.views.values() for op in ops if op.component.word == "apply"):
+        address = Address.parse(str(op.component.options.get("network", "")))
+        if op.at is not None:
+            continue
+        if address.network in {part.network for part in moving}:
+            raise place.error(
+                f"apply: network {address.network!r} moves in this phase, and its pictures are made before each step; give "
+                "it a phase of its own before, or name the tensor it acts on (at)"
+            )
+        if (source := networks[address.network].input) is not None:
+            raise place.error(
+                f"apply: network {address.network!r} takes {source}, and what is augmented here are pictures; name the "
+                "tensor it acts on (at)"
+            )
 
 
 def _check_order(phase: PhasePlan, place: Place) -> None:

@@ -164,7 +164,10 @@ class Resolving:
         }
         for ops in views.values():
             for option, address in referred(ops):
-                check_address(address, self.networks, (), place.at("augment").at(option))
+                here = place.at("augment").at(option)
+                if option != "at" and address.network == "input":
+                    raise here.unknown("input", self.networks, "network")
+                check_address(address, self.networks, (), here)
         order = complete("order", written.order, place.at("order"))
         fit = None if written.fit is None else complete("fit", written.fit, place.at("fit"))
         return PhasePlan(

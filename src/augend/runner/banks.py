@@ -128,15 +128,15 @@ def fill_banks(
     forward: Callable[[Route, Tensor], dict[str, Tensor]],
     after: Callable[[int, int], None] | None = None,
     filling: Filling | None = None,
-) -> dict[str, int]:
-    """Fill the banks of the chosen networks; returns how many rows went through each.
+) -> dict[str, dict[str, int]]:
+    """Fill the banks of the chosen networks; returns how many rows of each view went through each.
 
     Args:
         forward: runs the frozen part as a step would (same precision): pixels -> wanted tensors.
         after: called with (rows done, rows in all).
         filling: see `fill_bank`.
     """
-    passed: dict[str, int] = {}
+    passed: dict[str, dict[str, int]] = {}
     begun = 0
     for route in chosen:
         banks: dict[str, dict[str, Tensor | Placed]] = {}
@@ -163,7 +163,7 @@ def fill_banks(
                 banks.setdefault(tensor, {})[view] = bank
             total = len(next(iter(found.values())))
             begun += total
-            passed[route.name] = passed.get(route.name, 0) + total
+            passed.setdefault(route.name, {})[view] = total
             if (drawn := drawn_views(scene, view)) is not None:
                 scene.bank_views[view] = drawn
         scene.banks[route.name] = banks

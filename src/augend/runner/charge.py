@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
 from augend.stages.networks import Networks
 
-__all__ = ["StepCost", "filling_flops", "step_cost"]
+__all__ = ["StepCost", "applied_flops", "applied_to_one", "filling_flops", "step_cost"]
 
 _COUNTED: dict[str, Flops] = {}  # a study's trials share their phases, so a process counts each shape once
 
@@ -30,6 +30,7 @@ class StepCost:
     Attributes:
         forward, backward: passes of the batch.
         counted: FLOPs of its forward and of its backward.
+        applied: FLOPs of the networks that its pictures were passed through as an augmentation.
         copies: rows that show the same picture.
         rows: of the batch.
         held: FLOPs of one held-out picture's forward, where an order scores on such.
@@ -38,6 +39,7 @@ class StepCost:
     forward: int
     backward: int
     counted: Flops
+    applied: int
     copies: int
     rows: int
     held: int = 0
@@ -45,27 +47,28 @@ class StepCost:
     @property
     def flops(self) -> int:
         """Of the step itself."""
-        return self.counted.total
+        return self.counted.total + self.applied
 
     def scores(self, passes: Passes) -> float:
         """FLOPs of what an order computes for its scores."""
         own = self.counted.forward * passes.forward + self.counted.backward * passes.backward
         return own + self.held * passes.held
 
-    def charged(self, scene: Scene, picks: Picks) -> dict[str, int]:
+    def charged(self, scene: Scene, picks: Picks, progress: float) -> dict[str, int]:
         """Passes and FLOPs of a step that was taken, what the order computed for its scores included.
 
         A step that the order had tried was computed then, and is not charged twice.
         """
-        sight = scene.sight
+        sight, applied = scene.sight, applied_flops(scene, progress)
         if sight is None:
-            return {"forward": self.forward, "backward": self.backward, "flops": self.flops}
+            flops = self.counted.total + applied
+            return {"forward": self.forward, "backward": self.backward, "flops": flops}
         looked, own = sight.looked, picks.taken is None
         passes = Passes(looked.forward / self.rows + own, looked.backward / self.rows + own, looked.held)
         return {
             "forward": round(self.forward * passes.forward + looked.held / self.rows),
             "backward": round(self.backward * passes.backward),
-            "flops": round(self.scores(passes)),
+            "flops": round(self.scores(passes) + applied * passes.forward),
         }
 
     def pictures(self, picks: Picks) -> int:
@@ -85,8 +88,8 @@ class Through(torch.nn.Module):
         return self.network(x, self.wants)  # type: ignore[no-any-return]
 
 
-def step_cost(scene: Scene, batch: Batch) -> StepCost:
-    """The cost of a step of this phase; `batch` is this rank's part of one."""
+def step_cost(scene: Scene, batch: Batch, progress: float = 0.0) -> StepCost:
+    """The cost of a step of this phase; `batch` is this rank's part of one, seen at this `progress`."""
     phase = scene.phase
     shapes = {view: tuple(x.shape) for view, x in batch.views.items()}
     banks = {n: {t: {v: tuple(x.shape) for v, x in b.items()} for t, b in ts.items()} for n, ts in batch.cached.items()}
@@ -98,24 +101,37 @@ def step_cost(scene: Scene, batch: Batch) -> StepCost:
             _COUNTED[key] = count_flops(phase, _full(batch), backward=True)
         finally:
             phase.gather = gather
-    applied = _applied_flops(scene)
     moving = sum(phase.networks.first_moving(route.name) is not None for route in phase.routes)
     run = sum(not (route.name in scene.banks and route.cut == "") for route in phase.routes)
     share = scene.spec.rows / len(batch.ids)
-    counted = Flops(round(_COUNTED[key].forward * share) + applied, round(_COUNTED[key].backward * share))
+    counted = Flops(round(_COUNTED[key].forward * share), round(_COUNTED[key].backward * share))
     copies = getattr(scene.order, "copies", 1)
-    return StepCost(run, moving, counted, copies, scene.spec.rows, _held_flops(scene))
+    applied = applied_flops(scene, progress)
+    return StepCost(run, moving, counted, applied, copies, scene.spec.rows, _held_flops(scene))
 
 
-def _applied_flops(scene: Scene) -> int:
-    """FLOPs of networks that pictures are passed through as an augmentation, for a step's rows."""
+def applied_flops(scene: Scene, progress: float) -> int:
+    """FLOPs of networks that the pictures of a step are passed through as an augmentation; none where they are cached."""
+    if not scene.sees_pixels:
+        return 0
     found = 0
-    for op in (op for chain in scene.chains.values() for op in chain.ops if isinstance(op, Apply)):
+    for view, chain in scene.chains.items():
+        each = scene.entering if chain.mixing is None else 1 if chain.pairing is not None else chain.sources(progress)
+        found += scene.spec.rows * each * applied_to_one(scene, view)
+    return found
+
+
+def applied_to_one(scene: Scene, view: str) -> int:
+    """FLOPs of the networks that a view passes a picture through."""
+    found = 0
+    for op in scene.chains[view].ops:
+        if not isinstance(op, Apply):
+            continue
         network = scene.phase.networks.stages(op.address.network)
-        key = repr(("applied", op.network, str(network), scene.pictures.shape, scene.spec.rows))
+        key = repr(("applied", op.network, str(network), scene.pictures.shape))
         if key not in _COUNTED:
             whole = Through(network, frozenset({op.address.tensor}))
-            _COUNTED[key] = count_flops(whole, torch.zeros(scene.spec.rows, *scene.pictures.shape), backward=False)
+            _COUNTED[key] = count_flops(whole, torch.zeros(1, *scene.pictures.shape), backward=False)
         found += _COUNTED[key].forward
     return found
 
@@ -170,8 +186,9 @@ def network_sizes(networks: Networks, shape: tuple[int, ...], result: Sequence[s
     return found
 
 
-def filling_flops(scene: Scene, route: Route, rows: int) -> int:
-    """FLOPs of `rows` pictures through the frozen part of a network."""
+def filling_flops(scene: Scene, route: Route, rows: Mapping[str, int]) -> int:
+    """FLOPs of so many pictures of each view through the frozen part of a network, and through what augments them."""
     frozen = Through(scene.phase.networks.stages(route.name), route.frozen_wants)
     pixels = torch.zeros(scene.spec.rows, *scene.pictures.pixels.shape[1:])
-    return round(count_flops(frozen, pixels, backward=False).total * rows / scene.spec.rows)
+    passed = count_flops(frozen, pixels, backward=False).total * sum(rows.values()) / scene.spec.rows
+    return round(passed) + sum(count * applied_to_one(scene, view) for view, count in rows.items())

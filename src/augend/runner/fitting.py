@@ -19,6 +19,7 @@ from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.assembly import Scene
 from augend.runner.augmenters import score_augmenters
 from augend.runner.banks import Filling, fill_bank
+from augend.runner.charge import applied_to_one
 from augend.runner.lending import Lending
 from augend.stages.fit import Logistic, Tried
 from augend.stages.networks import Networks
@@ -227,7 +228,7 @@ def _embedded(scene: Scene, view: str, embed: Embedder, keeper: Keeper, filling:
         bank = found.resident(scene.pictures.labels.device) if isinstance(found, Placed) else found
     one = count_flops(embed, torch.zeros(rows, *scene.pictures.pixels.shape[1:]), backward=False).total
     filling.forward += -(-len(bank) // rows)
-    filling.flops += round(one * len(bank) / rows)
+    filling.flops += round(one * len(bank) / rows) + len(bank) * applied_to_one(scene, view)
     keeper.ledger.restart()  # charged with the phase, when it is done
     return bank
 

@@ -84,7 +84,7 @@ def run(
                 if picks.taken is None or cost is None:
                     batch = scene.batch(picks, _local(draws, fabric), progress)
                 if cost is None:
-                    cost = step_cost(scene, batch)
+                    cost = step_cost(scene, batch, progress)
                     keeper.ledger.restart()  # counting is not training
                 if picks.taken is None:
                     seed_default_generators(draws.child(f"model/{fabric.global_rank}").key)
@@ -103,7 +103,9 @@ def run(
                 optimizer.zero_grad()
                 keeper.average.update()
                 keeper.ledger.lap("step")
-                keeper.ledger.charge(rows=spec.rows, pictures=cost.pictures(picks), **cost.charged(scene, picks))
+                keeper.ledger.charge(
+                    rows=spec.rows, pictures=cost.pictures(picks), **cost.charged(scene, picks, progress)
+                )
                 if keeper.after(terms):
                     break
             work_in(scene)
@@ -191,6 +193,6 @@ def _cache(scene: Scene, keeper: Keeper, steps: int) -> None:
     if keeper.at.step:
         keeper.ledger.restart()  # filled again after a kill
         return
-    filling.forward = sum(-(-n // scene.spec.rows) for n in rows.values())
+    filling.forward = sum(-(-sum(by_view.values()) // scene.spec.rows) for by_view in rows.values())
     filling.flops = sum(filling_flops(scene, route, rows[route.name]) for route in chosen)
     filling.charge(keeper.ledger)
