@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -151,21 +153,57 @@ def test_processes_side_by_side_change_no_bit(digits: None, tmp_path: Path, monk
     monkeypatch.setattr(starts, "WORTH", 0.0)
     heard: list[Any] = []
     begun: list[int] = []
-    context = multiprocessing.get_context("spawn")
-    made = context.Pool
+    side_by_side = starts.Starts._side_by_side
     monkeypatch.setattr(
-        type(context), "Pool", lambda self, count, *rest: (begun.append(count), made(count, *rest))[1], raising=True
+        starts.Starts, "_side_by_side", lambda self, left: (begun.append(len(left)), side_by_side(self, left))[1]
     )
     beside = _run(tmp_path / "beside", heard, workers=2)
-    assert begun == [2, 2]  # one start in the first epoch, several in the other two
+    assert begun == [len(epoch["carried"]) for epoch in alone["epochs"][:2]]  # in the first epoch there is one start
     assert beside["epochs"] == alone["epochs"]
     assert [now["start"] for now in heard] == [
         number + 1 for epoch in alone["epochs"] for number in range(epoch["runs"] // epoch["orders"])
     ]
     for file in (tmp_path / "alone" / "orders").iterdir():
         one, other = starts.load(file), starts.load(tmp_path / "beside" / "orders" / file.name)
-        assert all(torch.equal(value, other[1].weights[name]) for name, value in one[1].weights.items())
+        assert one[1].weights.keys() == other[1].weights.keys() and one[1].state
+        for part in ("weights", "buffers"):
+            mine, theirs = getattr(one[1], part), getattr(other[1], part)
+            assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+        for name, own in one[1].state.items():
+            assert all(torch.equal(value, other[1].state[name][key]) for key, value in own.items())
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_is_one_line(digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "WORTH", 0.0)
+
+    def killing(now: Any) -> None:
+        if now["epoch"] == 2:
+            os.kill(multiprocessing.active_children()[-1].pid or 0, signal.SIGKILL)
+
+    with pytest.raises(AugendError, match=r"a process that tried a start has died .* repeat the command to go on"):
+        _run(tmp_path / "run", listen=killing, workers=2)
+    assert not multiprocessing.active_children()
+    assert _run(tmp_path / "run")["epochs"] == _run(tmp_path / "other")["epochs"]
+
+
+def test_a_run_keeps_its_number_of_threads(digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    one = starts.Starts.one
+    monkeypatch.setattr(
+        starts.Starts,
+        "one",
+        lambda self, task: (seen.append((torch.get_num_threads(), self.threads)), one(self, task))[1],
+    )
+    before = torch.get_num_threads()
+    _run(tmp_path / "run")
+    assert set(seen) == {(1, 1)} and torch.get_num_threads() == before
+    request = json.loads((tmp_path / "run" / "request.json").read_text())
+    (tmp_path / "run" / "request.json").write_text(json.dumps({**request, "threads": 2}))
+    next((tmp_path / "run" / "orders").glob("epoch-03*")).unlink()
+    seen.clear()
+    _run(tmp_path / "run")
+    assert seen == [(2, 2)] and torch.get_num_threads() == before
 
 
 def test_an_interrupt_ends_the_processes_too(digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def run_perfect(
 
     Args:
         listen: told of every start that is done.
-        workers: processes side by side, of one thread each; None: one a core. They change no bit.
+        workers: processes side by side; None: one a core. They change no bit.
 
     Returns:
         What was found, as in ``perfect.json``.
@@ -77,11 +77,12 @@ def run_perfect(
     size = table.scales[asked]
     request = {"table": name, "scale": asked, "seed": seed}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of every process: the number of them changes no bit
+    torch.set_num_threads(1)  # of every process of a run that begins here: so the number of processes changes no bit
     try:
         kept = opened(out, request, command)
         pieces = _pictures(table, size, seed, root)
-        starts, model = Starts(table.optimizer, size, seed, pieces, out, workers=workers or cores()), network(seed)
+        starts = Starts(table.optimizer, size, seed, pieces, out, workers=workers or cores(), threads=kept["threads"])
+        model = network(seed)
         if "chunk" not in kept:
             kept["chunk"] = starts.chunk_of(model)
             write_json(out / "request.json", kept)

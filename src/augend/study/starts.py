@@ -1,16 +1,18 @@
 """Every order of an epoch from one of perfect ordering's starts, judged and kept in a file; several starts side by side.
 
-A start needs nothing but the copy it begins from, so starts of an epoch go to processes of one thread each: a start comes to
-the same bits wherever it is done.
+A start needs nothing but the copy it begins from, so starts of an epoch go to processes of equally many threads: a start
+comes to the same bits wherever it is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.connection
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from augend.checkpoint import read, write
+from augend.contract import AugendError
 from augend.order.every import Copies, every_order
 from augend.randomness import Draws, stream_key
 from augend.recipes.schema import Words
@@ -97,7 +100,8 @@ class Starts:
     Args:
         optimizer: of torch's SGD.
         chunk: copies side by side (`chunk_of`): another would change the last bits of a run that goes on.
-        workers: processes, each of one thread.
+        workers: processes side by side.
+        threads: of each process.
     """
 
     optimizer: dict[str, Any]
@@ -107,6 +111,7 @@ class Starts:
     out: Path
     chunk: int | None = None
     workers: int = 1
+    threads: int = 1
     _judges: tuple[WindowJudge, WindowJudge] | None = field(default=None, repr=False)
     _slowest: float = 0.0
 
@@ -124,11 +129,42 @@ class Starts:
         left = list(tasks)
         while left:
             if self.workers > 1 and len(left) > 1 and self._slowest * len(left) > WORTH:
-                context = multiprocessing.get_context("spawn")
-                with context.Pool(min(self.workers, len(left)), _begin, (self._alone(),)) as pool:
-                    yield from pool.imap_unordered(_do, left)
+                yield from self._side_by_side(left)
                 return
             yield self.one(left.pop(0))
+
+    def _side_by_side(self, tasks: Sequence[Task]) -> Iterator[int]:
+        """Each worker is given a start, and the next one when it has said that it is done."""
+        context, left = multiprocessing.get_context("spawn"), list(tasks)
+        busy: dict[Any, Any] = {}  # this side of a worker's pipe -> its process
+        try:
+            for _ in range(min(self.workers, len(left))):
+                mine, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(self._alone(), theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that the pipe ends when the worker does
+                busy[mine] = process
+                mine.send(left.pop(0))
+            while busy:
+                for ready in multiprocessing.connection.wait(list(busy)):
+                    mine: Any = ready
+                    try:
+                        number = mine.recv()
+                    except (EOFError, OSError):
+                        raise AugendError(
+                            f"{self.out}: a process that tried a start has died (out of memory?); the starts that are done "
+                            "are kept, repeat the command to go on"
+                        ) from None
+                    if left:
+                        mine.send(left.pop(0))
+                    else:
+                        mine.close()  # and the worker ends
+                        busy.pop(mine).join()
+                    yield number
+        finally:
+            for process in busy.values():
+                process.terminate()
+                process.join()
 
     def one(self, task: Task) -> int:
         """Try every order from a start, judge them, and keep them."""
@@ -159,23 +195,17 @@ class Starts:
 
     def _alone(self) -> Starts:
         """For another process: without judges, which it makes itself."""
-        return Starts(self.optimizer, self.size, self.seed, self.pieces, self.out, self.chunk)
+        return replace(self, workers=1, _judges=None)
 
 
-_here: Starts | None = None  # of a worker process
-
-
-def _begin(starts: Starts) -> None:
-    global _here
+def _work(starts: Starts, pipe: Any) -> None:
+    """A worker's life: starts come by its pipe, their numbers go back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its workers
-    torch.set_num_threads(1)
+    torch.set_num_threads(starts.threads)
     keep_pages()
-    _here = starts
-
-
-def _do(task: Task) -> int:
-    assert _here is not None
-    return _here.one(task)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            pipe.send(starts.one(pipe.recv()))
 
 
 def _save(file: Path, values: Mapping[str, Tensor], copies: Copies, about: Mapping[str, Any]) -> None:
