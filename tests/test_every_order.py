@@ -81,6 +81,15 @@ class Scaled(nn.Module):
         return self.scale * self.last(x.flatten(1))
 
 
+@pytest.mark.parametrize("chunk", [1, 6])
+def test_weights_that_the_loss_does_not_reach_are_refused(chunk: int) -> None:
+    _, x, y = _made(3)
+    model = Scaled()
+    model.unused = nn.Linear(2, 2)
+    with pytest.raises(AugendError, match=r"unused.weight gets no gradient from the loss; freeze it"):
+        every_order(model, OPTIMIZERS["adam"], list(zip(x, y, strict=True)), chunk=chunk)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_weights_may_be_numbers(optimizer: str, chunk: int) -> None:
@@ -151,3 +160,8 @@ def test_what_cannot_be_tried() -> None:
     with pytest.raises(AugendError, match="goes on from one copy, found 6"):
         every_order(model, OPTIMIZERS["sgd"], batches, start=every_order(model, OPTIMIZERS["sgd"], batches).copies)
     assert len(Copies.of(model)) == 1
+    for chunk in (0, -1):
+        with pytest.raises(AugendError, match=f"chunk is {chunk}; it must be a whole number from 1 on"):
+            every_order(model, OPTIMIZERS["sgd"], batches, chunk=chunk)
+    with pytest.raises(AugendError, match="there are no batches"):
+        every_order(model, OPTIMIZERS["sgd"], [])

@@ -116,7 +116,7 @@ def every_order(
 
     Args:
         model: trained in training mode, from its own weights where no `start` is given; left as it is. Weights that need no
-            gradient stay. Dropout is refused.
+            gradient stay. Dropout is refused, and so are weights that the loss does not reach.
         optimizer: makes an optimizer of torch over the tensors it is given. It must treat every weight by itself, as SGD,
             Adam and AdamW do.
         batches: inputs and labels of each batch, up to 9 of them; or a function of the position in the
@@ -145,6 +145,8 @@ def every_order(
     changes nothing but the cost; the paper trains each order from its start.
     """
     at, n = _batches(batches, count)
+    if chunk is not None and chunk < 1:
+        raise AugendError(f"every_order: chunk is {chunk}; it must be a whole number from 1 on, or None")
     if any(isinstance(module, nn.Dropout) and module.p for module in model.modules()):
         raise AugendError("every_order: dropout draws other masks for every order; leave it out of the model")
     copies = Copies.of(model) if start is None else start
@@ -214,6 +216,8 @@ def _batches(batches: Batches | Sequence[tuple[Tensor, Tensor]], count: int | No
             raise AugendError("every_order: how many batches an epoch has is missing: count")
         at, n = batches, count
     else:
+        if not batches:
+            raise AugendError("every_order: there are no batches")
         stacked = torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
         at, n = (lambda position: stacked), len(batches)
     if not 1 <= n <= MOST:
@@ -245,6 +249,7 @@ class _Stepper:
         self._weights, self._buffers = dict(self._own.named_parameters()), dict(self._own.named_buffers())
         self._moving = {name: weight for name, weight in self._weights.items() if weight.requires_grad}
         self._stepper = optimizer(list(self._moving.values()))
+        self._checked = False
         self._gradients = _side_by_side(torch.func.grad(self._lost, has_aux=True))
 
     def __call__(self, copies: Copies, x: Tensor, y: Tensor) -> Copies:
@@ -265,6 +270,8 @@ class _Stepper:
                 }
         with torch.enable_grad():
             self._loss(self._own(x), y).backward()  # type: ignore[no-untyped-call]
+        if not self._checked:
+            self._check()
         self._stepper.step()
         state = {
             name: {key: value if self._shared(name, key, value) else value[None] for key, value in own.items()}
@@ -273,7 +280,18 @@ class _Stepper:
         stacked = [{n: v.detach().clone()[None] for n, v in part.items()} for part in (self._weights, self._buffers)]
         return Copies(stacked[0], stacked[1], state)
 
+    def _check(self) -> None:
+        """Weights without a gradient would stay in a copy alone, and decay where copies are side by side."""
+        missing = [name for name, weight in self._moving.items() if weight.grad is None]
+        if missing:
+            raise AugendError(
+                f"every_order: {missing[0]} gets no gradient from the loss; freeze it: requires_grad_(False)"
+            )
+        self._checked = True
+
     def _together(self, copies: Copies, x: Tensor, y: Tensor) -> Copies:
+        if not self._checked:
+            self._alone(copies.take([0]), x[0], y[0])
         held = {name: weight for name, weight in copies.weights.items() if name not in self._moving}
         moving = {name: copies.weights[name].clone() for name in self._moving}
         gradients, buffers = self._gradients(moving, held, copies.buffers, x, y)

@@ -146,20 +146,20 @@ class Starts:
                 busy[mine] = process
                 mine.send(left.pop(0))
             while busy:
-                for ready in multiprocessing.connection.wait(list(busy)):
-                    mine: Any = ready
+                ready: list[Any] = multiprocessing.connection.wait(list(busy))
+                for pipe in ready:
                     try:
-                        number = mine.recv()
+                        number = pipe.recv()
                     except (EOFError, OSError):
                         raise AugendError(
                             f"{self.out}: a process that tried a start has died (out of memory?); the starts that are done "
                             "are kept, repeat the command to go on"
                         ) from None
                     if left:
-                        mine.send(left.pop(0))
+                        pipe.send(left.pop(0))
                     else:
-                        mine.close()  # and the worker ends
-                        busy.pop(mine).join()
+                        pipe.close()  # and the worker ends
+                        busy.pop(pipe).join()
                     yield number
         finally:
             for process in busy.values():
