@@ -132,3 +132,14 @@ def test_what_is_refused(phase: dict[str, Any], more: dict[str, Any], says: str)
     with pytest.raises(AugendError) as caught:
         check({"networks": networks, "phases": [own]}, "quick", budget="4step")
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pictures_of_another_size_are_refused_at_once(networks: dict[str, Any], tmp_path: Path) -> None:
+    net = {"model": "small"}
+    recipe = {
+        "networks": {**networks, "net": net},
+        "phases": [{"name": "only", "train": "net", "size": 20, "augment": [THROUGH]}],
+    }
+    (tmp_path / "mine.yaml").write_text(dump(recipe))
+    with pytest.raises(AugendError, match=r"size: network 'vae' \(denoising-vae\) cannot take pictures of 20 x 20"):
+        train(tmp_path / "run", str(tmp_path / "mine.yaml"), settings="quick", budget="4step")

@@ -160,7 +160,7 @@ def test_a_study_takes_every_trial_pairs_repeats_and_keeps_answers(
     code, said, err = evaluate(capsys, monkeypatch, str(out), "--attack", "fgsm", "--eps", "4/255", "--pictures", "30")
     assert code == 0 and f"points against {reference}" in said and "fgsm, bare model (1 step of eps)" in said, err
     page = (out / "attacks.html").read_text(encoding="utf-8")
-    assert "Points against" in page and page.count("<svg") == 1 and (out / "plots" / "attack-0.png").is_file()
+    assert "Points against" in page and page.count("<svg") == 1 and (out / "plots" / "attacks-0.png").is_file()
     assert json.loads((out / "attacks.json").read_text())["pictures"] == 30
 
 

@@ -20,10 +20,11 @@ from augend.randomness import Draws
 from augend.recipes import dump
 from augend.report import decoded_page
 from augend.runner.job import Job
+from augend.study import decoded as room
 from augend.study.compare import compare
 from augend.study.decoded import decoded
 from inprocess import run as command
-from runs import SMALL, splits_of, train
+from runs import SMALL, required, splits_of, train
 
 NETWORK = {"vae": {"model": {"denoising-vae": {"latent": 16, "widths": [8, 16, 16]}}}}
 
@@ -122,11 +123,81 @@ def test_pictures_that_the_judge_was_trained_on_are_left_out(runs: dict[str, Pat
     assert one["left_out"] == half and one["kept"]["mean"] == pytest.approx(kept[half:][known[half:]].mean())
     assert kept[half:][known[half:]].mean() != pytest.approx(kept[known].mean())
     told = command("evaluate", str(runs["vae"]), "--decoded", "rotate", "--judge", str(folder))
-    assert f"{half} pictures that the judge was trained on are left out" in told.stdout
+    said = f"Left out of the judge's shares, since it was trained on them: {half} pictures."
+    assert said in told.stdout and said.replace("'", "&#39;") in (runs["vae"] / "decoded.html").read_text()
     teach([str(one) for one in test.ids])
     told = command("evaluate", str(runs["vae"]), "--decoded", "rotate", "--judge", str(folder))
     assert told.returncode == 2 and "it was trained on every picture of" in told.stderr
     assert decoded(runs["vae"], "rotate", runs["judge"])[0]["changes"]["rotate"]["left_out"] == 0
+    shutil.copy(runs["judge"] / "model.safetensors", tmp_path / "alone.safetensors")
+    found, seen = decoded(runs["vae"], "rotate", tmp_path / "alone.safetensors")
+    assert found["changes"]["rotate"]["left_out"] is None
+    assert "It is not known which pictures" in decoded_page.write(runs["vae"], found, seen).read_text()
+
+
+def test_a_study_judges_by_the_model_it_left(runs: dict[str, Path], tmp_path: Path) -> None:
+    """That was trained once more, on validation pictures too; other cuts of the same data mean the same pictures."""
+    compare(
+        SMALL, out=tmp_path / "judge", recipes=("plain", "augmented"), reference="plain", budget="60step", repeats=2
+    )
+    (again,) = (tmp_path / "judge" / "refit").iterdir()
+    with np.load(again / "predictions.npz") as rows:
+        learned = {str(one) for one in rows["ids"][rows["split"] == "train"]}
+    test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    assert len(learned) == 240
+    one = decoded(runs["vae"], "rotate", tmp_path / "judge")[0]["changes"]["rotate"]
+    assert one["left_out"] == sum(name in learned for name in test.ids)
+
+
+def test_other_data_have_other_pictures_of_the_same_names(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(runs["judge"], folder)
+    about = json.loads((folder / "run.json").read_text())
+    about["job"]["data"] = "mnist:train=200"
+    (folder / "run.json").write_text(json.dumps(about))
+    with np.load(folder / "predictions.npz") as stored:
+        rows = {name: stored[name] for name in stored.files}
+    test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    rows["ids"] = rows["ids"].astype("U40")
+    rows["ids"][np.flatnonzero(rows["split"] == "train")[: len(test)]] = test.ids
+    np.savez(folder / "predictions.npz", **rows)
+    assert decoded(runs["vae"], "rotate", folder)[0]["changes"]["rotate"]["left_out"] == 0
+
+
+def test_what_is_not_finite_is_no_answer(runs: dict[str, Path]) -> None:
+    model, judge = load(runs["vae"]), load(runs["judge"])
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "decode" in name and p.ndim == 1).fill_(float("nan"))
+    test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    found = decode(model, test, test.labels, changing(["original", "rotate"], test.shape), judge)
+    assert (found.judged["decoded/rotate"] == -1).all() and (found.judged["changed/rotate"] >= 0).all()
+    look = room._Looked(found, np.array(test.ids), judge.classes, None)
+    said = room._summary(look)["rotate"]
+    assert said["missed"] is None and said["score"] is None and said["kept"]["mean"] == 0
+    json.dumps(said, allow_nan=False)
+
+
+def test_intervals_of_shares_are_shares(runs: dict[str, Path]) -> None:
+    share = {"mean": 0.0, "low": 0.0, "high": 0.1, "of": 5}
+    other = {**share, "mean": 0.5}
+    each = [
+        {"zoom": {"score": 0.1, "kept": one, "left_out": 3, "classes": {"a": one}}} for one in (share, share, other)
+    ]
+    found = room._gathered(each)["zoom"]
+    assert 0 == found["kept"]["low"] < found["kept"]["mean"] < found["kept"]["high"] <= 1 and found["left_out"] == 3
+    same = room._gathered(each[:2])["zoom"]["classes"]["a"]
+    assert same["mean"] == 0 and same["high"] > 0.2  # two repeats of five pictures are not sure of nothing
+
+
+def test_networks_that_never_learned_to_give_back_are_left_out(runs: dict[str, Path], tmp_path: Path) -> None:
+    params = required("random-encoder")
+    for recipe in ("random-encoder", "supervised-encoder", "pca-then-classify"):
+        own = {key: value for key, value in params.items() if recipe != "pca-then-classify" or key == "latent"}
+        train(tmp_path / recipe, recipe, settings="quick", budget="8step", params=own)
+    for recipe in ("random-encoder", "supervised-encoder"):
+        done = command("evaluate", str(tmp_path / recipe), "--decoded", "rotate")
+        assert done.returncode == 2 and "'vae' was never trained to give pictures back" in done.stderr
+    assert decoded(tmp_path / "pca-then-classify", "rotate")[0]["changes"]["rotate"]["score"] < 1
 
 
 @pytest.mark.parametrize(
@@ -153,8 +224,6 @@ def test_a_judge_of_other_classes_is_refused(runs: dict[str, Path], tmp_path: Pa
     model.classes = ("cat", *model.classes[1:])
     test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
     assert len(judge.classes) == 10 and len(test)
-    import augend.study.decoded as room
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "pictures_of", lambda *given: (test, test.labels))
         patch.setattr(room, "model_of", lambda path: model)

@@ -23,10 +23,10 @@ from augend.evaluate.judge import judge
 from augend.evaluate.load import Classifier
 from augend.models import build
 from augend.report.card import card, escaped
-from augend.report.origin import Origin, origin_of
 from augend.report.snippets import reading
 from augend.stages.networks import Networks
 from augend.study import results
+from augend.study.origin import Origin, origin_of
 from fixture_study import Made, make_study
 from runs import SMALL, train
 

@@ -15,6 +15,7 @@ from augend import TestTimeSums
 from augend.evaluate import grid as room
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED, Asked, asked
 from augend.evaluate.grid import cells, grid_of
+from augend.report import attacked_page
 from augend.report.grid_page import accuracy
 from augend.study import attacked as study_room
 from augend.study.attacked import attacked, record_of
@@ -96,11 +97,14 @@ def test_settings_are_chosen_on_validation(run: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert f"10 {PIECES[on]} pictures" in done.stdout
-        pages[on] = (run / "sums.html").read_text()
+        pages[on] = (run / ("sums.html" if on == "test" else "sums-valid.html")).read_text()
     assert "10 validation pictures" in pages["valid"] and "judge it on the test pictures" in pages["valid"]
     assert "10 test pictures" in pages["test"] and "was chosen on test pictures" in pages["test"]
     wanted = replace(asked("fgsm", "8/255", pictures=None), on="valid")
     found = attacked(run, wanted)
+    page = attacked_page.write(run, found)
+    assert page.name == "attacks-valid.html" and "accuracy on validation pictures" in page.read_text()
+    assert "Validation pictures under attack" in page.read_text() and (run / "attacks-valid.json").is_file()
     (model,) = found["models"].values()
     with np.load(run / "predictions.npz") as rows:
         valid = rows["split"] == "valid"

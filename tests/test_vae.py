@@ -16,7 +16,7 @@ from augend.address import Address
 from augend.evaluate.export import export_model
 from augend.evaluate.load import load
 from augend.models.vae import PrincipalComponents
-from augend.recipes import dump
+from augend.recipes import check, dump
 from augend.runner.assembly import build_networks, stage
 from augend.runner.banks import worth_caching
 from augend.runner.job import Job, resolve_job
@@ -216,6 +216,53 @@ def test_a_sampled_latent_is_drawn_anew_and_never_kept(tmp_path: Path) -> None:
         plan = resolve_job(job, splits)
         scene = stage(plan.phases[1], build_networks(plan, splits, 0), splits, seed=0)
         assert bool(worth_caching(scene, 500)) is cached
+
+
+@pytest.mark.parametrize("part", ["encode", "mean", "logvar", "decode"])
+def test_each_part_may_move_alone(part: str, tmp_path: Path) -> None:
+    """What its docs name as slices; the frozen parts keep their weights."""
+    terms = {
+        "bernoulli": {"of": "vae.logits", "to": "input"},
+        "gaussian-kl": {"of": ["vae.mean", "vae.logvar"], "weight": 0.1},
+    }
+    vae = {"model": {"denoising-vae": {"latent": 4, "widths": [8, 8]}}}
+    phases = [
+        {"name": "part", "train": f"vae[{part}]", "objective": terms, "until": "3step"},
+        {"name": "rest", "train": "net", "until": "1step", "optimizer": "fresh"},
+    ]
+    (tmp_path / "mine.yaml").write_text(
+        dump({"networks": {"vae": vae, "net": {"model": "linear", "input": "vae.mean"}}, "phases": phases})
+    )
+    train(tmp_path / "run", str(tmp_path / "mine.yaml"), settings="quick", budget="4step")
+    before = build_networks(*_planned(str(tmp_path / "mine.yaml")), 0).stages("vae").state_dict()
+    after = load(tmp_path / "run").networks.stages("vae").state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    own = {"encode": {"encoder"}, "mean": {"mean_head"}, "logvar": {"logvar_head"}, "decode": {"decoder", "widen"}}
+    assert {name.split(".")[0] for name in moved} == own[part]
+
+
+def _planned(recipe: str) -> tuple[Any, Any]:
+    job = Job(data=SMALL, recipe=recipe, settings="quick", budget="4step")
+    splits = splits_of(job)
+    return resolve_job(job, splits), splits
+
+
+def test_only_principal_components_are_fitted_as_such(tmp_path: Path) -> None:
+    phases = [{"name": "only", "train": "net[classify:]", "fit": "pca"}]
+    (tmp_path / "mine.yaml").write_text(dump({"networks": {"net": {"model": "small"}}, "phases": phases}))
+    with pytest.raises(AugendError, match="network 'net' is none of them; give it the model pca"):
+        train(tmp_path / "run", str(tmp_path / "mine.yaml"), settings="quick", budget="4step")
+
+
+@pytest.mark.parametrize("of", [["vae.mean"], ["vae.mean", "vae.logvar", "vae.sample"]])
+def test_the_divergence_takes_two_tensors(of: list[str]) -> None:
+    terms = {"gaussian-kl": {"of": of}, "bernoulli": {"of": "vae.logits", "to": "input"}}
+    recipe = {
+        "networks": {"vae": {"model": "denoising-vae"}, "net": {"model": "linear", "input": "vae.mean"}},
+        "phases": [{"name": "only", "train": "vae", "objective": terms}],
+    }
+    with pytest.raises(AugendError, match=r"takes 2 tensors \(mean, logvar\)|give it a second"):
+        check(recipe, "quick", budget="4step")
 
 
 def test_a_model_that_draws_is_not_exported(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ __all__ = ["show_decoded"]
 def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, root: str | None, as_json: bool) -> None:
     """Show autoencoders changed pictures, and print what they made of them."""
     from augend.cli.display import Looking
-    from augend.report.decoded_page import value, write
+    from augend.report.decoded_page import judged_on, value, write
     from augend.study.decoded import decoded
 
     found, seen = decoded(run, wanted, judge, data=data, root=root, after=Looking())
@@ -25,9 +25,8 @@ def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, r
     if as_json:
         print(json.dumps(found))
     else:
-        left = max(one.get("left_out", 0) for changes in rows.values() for one in changes.values())
-        if left:
-            typer.echo(f"{left} pictures that the judge was trained on are left out of its shares")
+        if judge is not None:
+            typer.echo(judged_on(rows))
         for name, changes in rows.items():
             if name:
                 typer.echo(printable(name))
@@ -43,9 +42,8 @@ def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, r
 def _more(one: dict[str, Any]) -> str:
     from augend.report.decoded_page import value
 
-    text = "" if one["score"] is None else f", score {value(one['score'])}"
+    text = "" if one["score"] is None else f", score {value(one['score'], digits=2)}"
     if "kept" in one:
-        text += (
-            f"; label kept {value(one['kept_changed'], True)} % when changed, {value(one['kept'], True)} % when decoded"
-        )
+        changed, decoded = (value(one[key], share=True) for key in ("kept_changed", "kept"))
+        text += f"; label kept {changed} % when changed, {decoded} % when decoded"
     return text

@@ -18,8 +18,9 @@ from augend.augment.chain import Chain
 from augend.augment.grid import of_all_classes
 from augend.contract import AugendError, Component
 from augend.data.pictures import Pictures
+from augend.evaluate.attacked import batch_of
 from augend.evaluate.load import Classifier
-from augend.evaluate.shifts import BATCH, ORIGINAL, picked, shown
+from augend.evaluate.shifts import ORIGINAL, picked, shown
 
 __all__ = ["CHANGES", "Decoded", "autoencoder", "changes", "changing", "decode", "recognised"]
 
@@ -66,7 +67,8 @@ class Decoded:
         labels: int64 ``(N,)``, class numbers of the judge, or of the model.
         moved: change -> float64 ``(N,)``, mean square over a picture's entries of what the change does to it.
         missed: the same of what the autoencoder's answer to the changed picture is away from the clean one.
-        judged: "changed/NAME" and "decoded/NAME" -> int64 ``(N,)``, what a judge calls them; empty without one.
+        judged: "changed/NAME" and "decoded/NAME" -> int64 ``(N,)``, what a judge calls them, -1 for no answer; empty
+            without one.
         seen: change -> uint8 ``(3, pictures, C, H, W)``: some of them clean, changed, decoded.
     """
 
@@ -100,7 +102,7 @@ def decode(
     parts: dict[str, list[Tensor]] = {}
     out, done = Decoded(labels.cpu().numpy()), 0
     with torch.no_grad():
-        for numbers in torch.split(torch.arange(len(pictures)), BATCH):
+        for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
             seen, _ = pictures.fetch(numbers[:, None])
             clean = shown(Chain([]), ORIGINAL, seen[:, 0], numbers)
             for name, chain in chains.items():
@@ -111,7 +113,7 @@ def decode(
                     parts.setdefault(f"{kind}/{name}", []).append(square)
                 if judge is not None:
                     for kind, one in (("changed", x), ("decoded", back)):
-                        parts.setdefault(f"judged/{kind}/{name}", []).append(judge(one).argmax(1))
+                        parts.setdefault(f"judged/{kind}/{name}", []).append(_answered(judge(one)))
                 if after is not None:
                     after(done + len(numbers), len(pictures))
             done += len(numbers)
@@ -126,6 +128,11 @@ def decode(
         kind, _, name = key.partition("/")
         getattr(out, kind)[name] = torch.cat(values).numpy()
     return out
+
+
+def _answered(logits: Tensor) -> Tensor:
+    """Classes, and -1 where a row is not finite: it is no answer."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
 
 
 def recognised(found: Decoded) -> NDArray[np.bool_]:

@@ -67,8 +67,10 @@ class Copies:
 
     def load_into(self, model: nn.Module, number: int) -> None:
         """Write a copy's weights and buffers into a model."""
-        own = {**{n: w[number] for n, w in self.weights.items()}, **{n: b[number] for n, b in self.buffers.items()}}
-        model.load_state_dict(own)
+        with torch.no_grad():
+            for own, given in ((model.named_parameters(), self.weights), (model.named_buffers(), self.buffers)):
+                for name, value in own:
+                    value.copy_(given[name][number])
 
     @staticmethod
     def joined(parts: Sequence[Copies]) -> Copies:

@@ -167,7 +167,12 @@ def _check_tensors(term: TermPlan, place: Place) -> None:
             f"compares tensors with one another, but of names {', '.join(map(str, term.of))} alone; "
             "give it a second network or a second view"
         )
-    wanted = inspect.signature(getattr(made, "forward", made)).parameters.get("to")
+    takes = inspect.signature(getattr(made, "forward", made)).parameters
+    if getattr(made, "joint", False) and not any(one.kind is one.VAR_POSITIONAL for one in takes.values()):
+        named = [name for name, one in takes.items() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+        if len(named) != len(term.of):
+            raise place.error(f"takes {len(named)} tensors ({', '.join(named)}), found {', '.join(map(str, term.of))}")
+    wanted = takes.get("to")
     if wanted is not None and wanted.default is inspect.Parameter.empty and not term.to:
         raise place.error("to is missing: the address of the tensor to match")
     if wanted is None and term.to:

@@ -22,17 +22,22 @@ Model = dict[str, Any]
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the plots and write ``attacks.html`` and ``attacks.json`` into the folder of a run or a study.
+    """Draw the plots and write ``attacks.html`` and ``attacks.json`` into the folder of a run or a study; of validation
+    pictures ``attacks-valid.html`` and ``attacks-valid.json``.
 
     Args:
         found: what `augend.study.attacked.attacked(folder, ...)` returned.
     """
-    write_json(folder / "attacks.json", found)
+    on = found["asked"]["on"]
+    stem = "attacks" + ("" if on == "test" else f"-{on}")
+    write_json(folder / f"{stem}.json", found)
     first = next(iter(found["models"].values()))
     attacks = list(dict.fromkeys(one["attack"] for one in first["conditions"] if one["attack"] != CLEAN))
     plots = draw(
         {
-            f"attack-{number}": functools.partial(robustness, models=found["models"], attack=attack)
+            f"{stem}-{number}": functools.partial(
+                robustness, models=found["models"], attack=attack, pictures=PIECES[on]
+            )
             for number, attack in enumerate(attacks)
         },
         folder / "plots",
@@ -42,18 +47,19 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         plots,
         {},
         found=found,
-        figures={attack: f"attack-{number}" for number, attack in enumerate(attacks)},
+        figures={attack: f"{stem}-{number}" for number, attack in enumerate(attacks)},
         threats=list(dict.fromkeys(one["threat"] for one in first["conditions"])),
-        pieces=PIECES,
+        pictures=PIECES[on],
+        stem=stem,
         study="study" in found,
         name=folder.resolve().name,
     )
-    page = folder / "attacks.html"
+    page = folder / f"{stem}.html"
     write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 
 
-def robustness(figure: Figure, models: dict[str, Model], attack: str) -> bool:
+def robustness(figure: Figure, models: dict[str, Model], attack: str, pictures: str = "test") -> bool:
     """Accuracy against the budget of one attack, from clean pictures on; a line a model and threat model, 95 % intervals.
 
     Budgets stand at equal distances, in order, since they often double; lines stand beside each other, not on one another.
@@ -78,7 +84,7 @@ def robustness(figure: Figure, models: dict[str, Model], attack: str) -> bool:
     axes.set_xticks(list(places.values()), [said[eps] for eps in places])
     axes.set_ylim(0, 100)
     axes.set_xlabel(f"budget of {attack}, share of the pixels' range")
-    axes.set_ylabel("accuracy on test pictures, %")
+    axes.set_ylabel(f"accuracy on {pictures} pictures, %")
     place(figure, axes)
     return True
 

@@ -10,9 +10,9 @@ from typing import Any
 from augend.evaluate.export import Exported
 from augend.evaluate.load import Classifier
 from augend.evaluate.plain import plain_network
-from augend.report.origin import Origin, read_plan, steps_taken
 from augend.report.phases import phase_words
 from augend.report.snippets import reading, snippet
+from augend.study.origin import Origin, read_plan, steps_taken
 
 __all__ = ["card", "escaped"]
 

@@ -16,7 +16,7 @@ from augend.augment.grid import tiled
 from augend.checkpoint import write_bytes, write_json
 from augend.report.templates import rendered
 
-__all__ = ["value", "write"]
+__all__ = ["judged_on", "value", "write"]
 
 LARGE = 3  # times, of small pictures
 SMALL = 48  # pixels a side that are small
@@ -47,6 +47,7 @@ def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, T
         rows=rows,
         grids=grids,
         judged=judged,
+        on=judged_on(rows) if judged else "",
         name=folder.resolve().name,
     )
     page = folder / "decoded.html"
@@ -54,7 +55,7 @@ def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, T
     return page
 
 
-def value(one: Any, share: bool = False) -> str:
+def value(one: Any, share: bool = False, digits: int = 4) -> str:
     """A number, or a mean with its interval, as text; shares in percent.
 
     >>> value({"mean": 0.5, "low": 0.25, "high": 0.75}, share=True), value(0.25), value(None)
@@ -63,14 +64,26 @@ def value(one: Any, share: bool = False) -> str:
     if one is None:
         return "–"
     if not isinstance(one, dict):
-        return f"{one:.4f}"
+        return f"{one:.{digits}f}"
     if one["mean"] is None:
         return "–"
-    times, digits = (100, 1) if share else (1, 4 if abs(one["mean"]) < 0.1 else 2)
+    times, digits = (100, 1) if share else (1, digits)
     mean, low, high = (
         None if one[key] is None else f"{times * one[key]:.{digits}f}" for key in ("mean", "low", "high")
     )
     return f"{mean}" if low is None else f"{mean} ({low} to {high})"
+
+
+def judged_on(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Which pictures the judge's shares leave out: those that it was trained on, as far as that is known."""
+    left = [one.get("left_out") for changes in rows.values() for one in changes.values()]
+    if None in left:
+        return (
+            "It is not known which pictures the judge was trained on (there is no run beside it): where they are among "
+            "these, its shares are too good."
+        )
+    most = max(one for one in left if one is not None)
+    return f"Left out of the judge's shares, since it was trained on them: {most} pictures."
 
 
 def _png(tiles: Tensor) -> bytes:

@@ -21,12 +21,15 @@ Model = dict[str, Any]
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the trade-offs and write ``sums.html`` and ``sums.json`` into the folder of a run or a study.
+    """Draw the trade-offs and write ``sums.html`` and ``sums.json`` into the folder of a run or a study; of validation
+    pictures ``sums-valid.html`` and ``sums-valid.json``.
 
     Args:
         found: what `augend.study.grid.grid(folder, ...)` returned.
     """
-    write_json(folder / "sums.json", found)
+    on = found["asked"]["on"]
+    stem = "sums" + ("" if on == "test" else f"-{on}")
+    write_json(folder / f"{stem}.json", found)
     first = next(iter(found["models"].values()))
     attacks = list(dict.fromkeys((one["attack"], one["said"]) for one in first["bare"] if one["attack"] != CLEAN))
     wanted = [
@@ -38,7 +41,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     ]
     plots = draw(
         {
-            f"sums-{number}": functools.partial(
+            f"{stem}-{number}": functools.partial(
                 trade, model=found["models"][name], attack=attack, said=said, threat=threat
             )
             for number, (name, attack, said, threat) in enumerate(wanted)
@@ -46,7 +49,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         folder / "plots",
     )
     figures = [
-        {"title": f"{name}: {attack} {said}, {threat}", "plot": f"sums-{number}"}
+        {"title": f"{name}: {attack} {said}, {threat}", "plot": f"{stem}-{number}"}
         for number, (name, attack, said, threat) in enumerate(wanted)
     ]
     columns = [(THROUGH, CLEAN, "0")] + [
@@ -60,13 +63,14 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
         figures=figures,
         columns=columns,
         attacks=attacks,
-        pieces=PIECES,
+        pictures=PIECES[on],
+        stem=stem,
         bare=BARE,
         clean=CLEAN,
         study="study" in found,
         name=folder.resolve().name,
     )
-    page = folder / "sums.html"
+    page = folder / f"{stem}.html"
     write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
     return page
 

@@ -15,7 +15,7 @@ from augend.evaluate.export import LIMIT, check_target, export_model
 from augend.evaluate.load import Classifier, load
 from augend.evaluate.pictures import picture_files, read_picture
 from augend.report.card import card
-from augend.report.origin import origin_of, real_pictures
+from augend.study.origin import origin_of, real_pictures
 
 __all__ = ["export"]
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from augend.contract import AugendError
 from augend.data.decode import decode_file
-from augend.report.origin import read_plan, steps_taken
 from augend.report.phases import PhaseWords, network_words, phase_words
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, load_splits
 from augend.study.evidence import read_json
+from augend.study.origin import read_plan, steps_taken
 
 __all__ = ["as_address", "mistakes", "phases"]
 

@@ -28,6 +28,7 @@ from augend.models.stages import Stages
 from augend.names import lookup
 from augend.pixels import to_float
 from augend.randomness import Draws, stream_key
+from augend.recipes.checks import referred
 from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.reading import Place
@@ -83,7 +84,9 @@ def _check_size(phase: PhasePlan, plan: Plan, networks: Networks, split: Split) 
     shape = split.train.take([0]).resized(phase.size).shape
     networks.eval()
     asked = [address for term in phase.terms for address in (*term.of, *term.to)]
-    for address in (*asked, *(Address(part.network) for part in phase.train if phase.fit is not None)):
+    asked += [Address(part.network) for part in phase.train if phase.fit is not None]
+    asked += [one for ops in phase.views.values() for option, one in referred(ops) if option == "network"]
+    for address in asked:
         if address.network == "input":
             continue
         try:

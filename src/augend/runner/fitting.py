@@ -193,6 +193,12 @@ def _fit_alone(
     method: Pca, scene: Scene, keeper: Keeper, components: int, filling: Filling
 ) -> tuple[Tensor, dict[str, Any]]:
     """Solve for a map of what enters, whatever the labels."""
+    network = scene.spec.train[0].network
+    if not isinstance(keeper.networks.stages(network), PrincipalComponents):
+        raise AugendError(
+            f"phase {scene.spec.name!r}: pca gives principal components, and network {network!r} is none of them; give it "
+            "the model pca"
+        )
     embed = Embedder.entering(keeper.networks, scene.spec.train[0])
     parts = [_embedded(scene, view, embed, keeper, filling) for view in scene.spec.views]
     features = _checked(torch.cat(parts) if len(parts) > 1 else parts[0], scene.spec)

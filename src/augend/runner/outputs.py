@@ -24,6 +24,7 @@ from augend.address import Address
 from augend.augment.chain import Chain
 from augend.augment.mix import soft_targets
 from augend.contract import AugendError, Batch
+from augend.models.stages import Stages
 from augend.randomness import Draws
 from augend.recipes.mixtures import mixture
 from augend.recipes.plan import PhasePlan, TermPlan
@@ -83,7 +84,7 @@ def routes(networks: Networks, spec: PhasePlan, acted_on: frozenset[Address]) ->
         for tensor in wants:
             network.position(tensor)  # an unknown tensor or stage is refused here, before anything runs
         moving = networks.first_moving(name)
-        cut = "" if moving is None else None if moving == network.names[0] else _entering(network.names, moving)
+        cut = "" if moving is None else None if moving == network.names[0] else _entering(network, moving)
         acted = {address.tensor for address in acted_on if address.network == name}
         for tensor in acted:
             if network.position(tensor) == 0:
@@ -101,8 +102,14 @@ def routes(networks: Networks, spec: PhasePlan, acted_on: frozenset[Address]) ->
     return tuple(reversed(found))
 
 
-def _entering(names: tuple[str, ...], stage: str) -> str:
-    return "features" if stage == "classify" and stage == names[-1] else f":{stage}"
+def _entering(network: Stages, stage: str) -> str | None:
+    """The tensor that enters a stage; None where a network has no name for it."""
+    name = "features" if stage == "classify" and stage == network.names[-1] else f":{stage}"
+    try:
+        network.position(name)
+    except AugendError:
+        return None
+    return name
 
 
 def computed_from(networks: Networks, network: str, tensor: str, other: str) -> bool:

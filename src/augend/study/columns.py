@@ -23,7 +23,7 @@ def measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
 
     Args:
         measure: ``top-5`` or ``loss`` (cross-entropy in nats) of the test pictures, or ``PHASE/TERM``: a term of a phase's
-            objective as it last was in training, unweighted; nothing for a row that has no such phase or term.
+            objective, unweighted, as the mean over steps that the run logged last; nothing for a row without it.
     """
     of = _term if "/" in measure else _of_predictions
     values = [of(evidence, row, repeat, measure) for repeat in evidence.repeats(row)]
@@ -57,12 +57,12 @@ def _term(evidence: Evidence, row: str, repeat: int, measure: str) -> float | No
 
 
 def chosen_by_validation(evidence: Evidence, choice: Choice, headline: str) -> dict[str, Any] | None:
-    """Which of some rows is the best on validation pictures, and what it is on the others; None before all have runs.
+    """Which of some rows is the best on validation pictures, and what it is on the others; None before all have as many runs.
 
     Args:
         headline: the split that the table is about.
     """
-    if not all(evidence.repeats(row) for row in choice.among):
+    if len({tuple(evidence.repeats(row)) for row in choice.among}) > 1 or not evidence.repeats(*choice.among):
         return None
     valid = {row: evidence.level(row, "valid") for row in choice.among}
     best = max(choice.among, key=lambda row: valid[row].mean)

@@ -22,6 +22,7 @@ from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier, load
 from augend.evaluate.shifts import SHIFTS, chosen, look, shifting, summary, variation
+from augend.names import known as known_names
 from augend.names import load_plugin
 from augend.randomness import Draws
 from augend.runner.folder import RunFolder
@@ -39,6 +40,7 @@ __all__ = [
     "pictures_of",
     "shift_trial",
     "shifted",
+    "source_of",
     "told",
 ]
 
@@ -87,6 +89,15 @@ def model_of(path: Path) -> Classifier:
     return load(path)
 
 
+def source_of(data: str) -> str:
+    """The data set or the folder that words of data are about, whatever part of it.
+
+    >>> source_of("digits:train=200,valid=50"), source_of("digits")
+    ('digits', 'digits')
+    """
+    return data.partition(":")[0] if data.partition(":")[0] in known_names("data") else data
+
+
 def other_data(path: Path, data: str | None) -> None:
     """Refuse the data that a run or study was trained on: only its own split knows which of them are test pictures."""
     if data is None:
@@ -96,7 +107,7 @@ def other_data(path: Path, data: str | None) -> None:
         own = read_record(path).raw["request"]
     elif (path / "run.json").is_file():
         own = RunFolder(path).read("run.json")["job"]
-    if own.get("data") == data:
+    if source_of(str(own.get("data"))) == source_of(data):
         raise AugendError(
             f"--data {data}: {path} was trained on it; leave --data out, and it is shown its own test pictures"
         )
