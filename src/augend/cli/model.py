@@ -108,6 +108,7 @@ def evaluate(
     """Judge a trained model: accuracy, balanced accuracy, calibration, per class, on every split."""
     from augend.evaluate.judge import judge
     from augend.runner.hardware import keep_pages
+    from augend.study.shifted import other_data
 
     keep_pages()
     _load_plugins(plugin)
@@ -157,6 +158,8 @@ def evaluate(
 
         show_shifts(run, shifts, data_word(data) if data else None, data_root, as_json)
         return
+    if data:
+        other_data(run, data_word(data))
     found = judge(run, data_word(data) if data else None, data_root)
     if as_json:
         print(json.dumps(found))

@@ -16,7 +16,7 @@ from augend.recipes import words
 from augend.recipes.reading import Place, dump, parse, plain, read, text_of
 from augend.recipes.schema import RecipeWords, SettingsWords, checked
 
-__all__ = ["Recipe", "Settings", "known", "known_settings", "load", "read_file", "settings"]
+__all__ = ["Recipe", "Settings", "known", "known_settings", "load", "read_file", "settings", "settings_files"]
 
 _CONTROLS = "controls"
 _NOT_RECIPES = ("settings",)
@@ -236,6 +236,18 @@ def settings(what: str | Path | Mapping[str, Any] | Settings = "good-practice") 
         name, tree, source, beside = what, _packaged_settings(what), what, None
     own = str(Path(source).resolve()) if beside is not None else source
     return Settings.of(name, _with_likes(tree, Place(source), beside, (own,)), source)
+
+
+def settings_files(what: str) -> list[Path]:
+    """The files that settings are read from, those that they are like included; none of built-in ones."""
+    found: list[Path] = []
+    while is_file(what) and Path(what) not in found:
+        found.append(Path(what))
+        like = read(what).get("like")
+        if not isinstance(like, str) or not is_file(like):
+            break
+        what = str(Path(what).parent / like)
+    return found
 
 
 def _packaged_settings(name: str) -> Any:

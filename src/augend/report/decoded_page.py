@@ -82,7 +82,9 @@ def judged_on(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             "It is not known which pictures the judge was trained on (there is no run beside it): where they are among "
             "these, its shares are too good."
         )
-    most = max(one for one in left if one is not None)
+    most = max((one for one in left if one is not None), default=0)
+    if not most:
+        return "The judge was trained on none of these pictures."
     return f"Left out of the judge's shares, since it was trained on them: {most} pictures."
 
 

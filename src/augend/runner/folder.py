@@ -105,6 +105,13 @@ class RunFolder:
         except ValueError as error:
             raise AugendError(f"{self.path / name}: damaged ({error})") from error
 
+    def about(self) -> dict[str, Any]:
+        """What ``run.json`` says: the ``job``, the ``hardware``, and a record of the ``data``."""
+        found = self.read("run.json")
+        if not isinstance(found, dict) or not {"job", "data"} <= found.keys():
+            raise AugendError(f"{self.path / 'run.json'}: damaged (it holds no job with its data)")
+        return found
+
     def open_metrics(self, length: int) -> None:
         """Open ``metrics.jsonl`` to append after `length` bytes: lines past the checkpoint are taken back."""
         path = self.path / "metrics.jsonl"

@@ -31,6 +31,7 @@ from augend.study.regime import settled
 from augend.study.request import DIGITS, Request, Study, seconds_of
 from augend.study.running import Listen, prepare, run_study, workers_for
 from augend.study.sizing import Sized, measure, size
+from augend.study.unchanged import check_unchanged, fingerprints
 
 __all__ = ["compare", "next_folder", "open_study", "plan_only", "resolvable"]
 
@@ -80,7 +81,7 @@ def open_study(
             raise AugendError(
                 f"{out}: compares no recipes; continue it with: augend sensitivity --out {shlex.quote(str(out))}"
             )
-        study = _continued(out, given)
+        study = _continued(out, given, progress)
     else:
         check_free(out)
         study = plan_study(out, _with_length(Request(**given)), command, begun, progress)
@@ -106,7 +107,7 @@ def plan_only(
     return plan_study(out, _with_length(asked), command, begun, progress, timed=True)
 
 
-def _continued(out: Path, given: Mapping[str, Any]) -> Study:
+def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -> Study:
     record = read_json(out / "study.json")
     before = Request.from_json(record["request"])
     asked = dataclasses.replace(before, **given)
@@ -123,8 +124,11 @@ def _continued(out: Path, given: Mapping[str, Any]) -> Study:
     for plugin in asked.plugins:
         load_plugin(plugin)
     record = {**record, "repeats": asked.repeats, "request": asked.to_json()}
+    study = Study(out, asked, record)
+    if study.pending:  # a complete one needs nothing any more
+        check_unchanged(study, progress)
     write_json(out / "study.json", record)
-    return Study(out, asked, record)
+    return study
 
 
 def _with_length(asked: Request) -> Request:
@@ -165,6 +169,13 @@ def plan_study(
         return {recipe: resolve_job(request.job(recipe, 0), splits[recipe]) for recipe in request.recipes}
 
     plans = resolved()
+    called = [plan.recipe for plan in plans.values()]
+    for name in called:
+        if called.count(name) > 1:
+            raise AugendError(
+                f"--recipes: two are called {name!r}, as {' and '.join(r for r, p in plans.items() if p.recipe == name)}; "
+                "give the file another name"
+            )
     for recipe, plan in plans.items():
         check_plan(plan, splits[recipe])
     names = [plan.recipe for plan in plans.values()]
@@ -226,6 +237,7 @@ def plan_study(
         study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
         plans = resolved()
+    record["made_of"] = fingerprints(request, kept, progress)
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study

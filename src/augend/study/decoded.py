@@ -116,7 +116,7 @@ class _Judge:
         run = origin_of(path).run
         if run is None or not (run / "predictions.npz").is_file():
             return cls(load(path), None, None)
-        rows, job = read_rows(run / "predictions.npz"), Job.from_json(RunFolder(run).read("run.json")["job"])
+        rows, job = read_rows(run / "predictions.npz"), Job.from_json(RunFolder(run).about()["job"])
         shows = shown_by(rows["ids"][rows["split"] == "train"].tolist())
         return cls(load(path), frozenset(shows.tolist()), source_of(job.data))
 
@@ -147,7 +147,7 @@ def _look(
     fresh: NDArray[np.bool_] | None = None
     if judge is not None:
         if judge.trained_on is not None:
-            asked = data or Job.from_json(RunFolder(path).read("run.json")["job"]).data
+            asked = data or Job.from_json(RunFolder(path).about()["job"]).data
             same = source_of(asked) == judge.source  # names of other data mean other pictures
             fresh = np.array([not same or one not in judge.trained_on for one in shows.tolist()])
             if not fresh.any():

@@ -84,7 +84,7 @@ def _one(model: Classifier, shown: Shown, names: list[str], after: Callable[[int
 def model_of(path: Path) -> Classifier:
     """The model of a run (its plugins come first), or of a file."""
     if (path / "run.json").is_file():
-        for plugin in Job.from_json(RunFolder(path).read("run.json")["job"]).plugins:
+        for plugin in Job.from_json(RunFolder(path).about()["job"]).plugins:
             load_plugin(plugin)
     return load(path)
 
@@ -102,11 +102,12 @@ def other_data(path: Path, data: str | None) -> None:
     """Refuse the data that a run or study was trained on: only its own split knows which of them are test pictures."""
     if data is None:
         return
-    own = {}
-    if (path / "study.json").is_file():
-        own = read_record(path).raw["request"]
-    elif (path / "run.json").is_file():
-        own = RunFolder(path).read("run.json")["job"]
+    folder = path if path.is_dir() else path.parent
+    own: dict[str, Any] = {}
+    if (folder / "study.json").is_file():
+        own = read_record(folder).raw["request"]
+    elif (folder / "run.json").is_file():
+        own = RunFolder(folder).about()["job"]
     if source_of(str(own.get("data"))) == source_of(data):
         raise AugendError(
             f"--data {data}: {path} was trained on it; leave --data out, and it is shown its own test pictures"
@@ -120,8 +121,15 @@ def pictures_of(
     if data is not None:
         split = load_data(data, root=root, size=max(model.shape[1:]))
     elif (path / "run.json").is_file():
-        job = Job.from_json(RunFolder(path).read("run.json")["job"])
+        about = RunFolder(path).about()
+        job = Job.from_json(about["job"])
         split = load_splits(dataclasses.replace(job, root=root or job.root), kept=kept)["main"]
+        before = about["data"]["main"].get("ids_digest")
+        if before is not None and split.record()["ids_digest"] != before:
+            raise AugendError(
+                f"{path}: the pictures of {job.data} have changed since it was trained: which are its {piece} pictures is "
+                "not known; restore them, or name other data: --data"
+            )
     else:
         raise AugendError(
             f"{path}: no run, so its test pictures are not known; name data to judge a model file: --data"

@@ -22,6 +22,7 @@ from augend.runner.job import Job, load_splits
 __all__ = ["write_scores"]
 
 ROWS = 250
+COLUMNS = ("id", "score", "entropy", "class", "piece")
 
 
 def write_scores(run: str | Path, file: str | Path, data: str | None = None, root: str | None = None) -> dict[str, int]:
@@ -52,7 +53,9 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
         )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["id", "score", "entropy", "class", "piece"])
+    writer.writerow(COLUMNS)
+    if path.exists() and not path.read_bytes().startswith(",".join(COLUMNS[:2]).encode()):
+        raise AugendError(f"--scores {path}: is there already, and holds no scores; name another file")
     for piece, pictures in split.pieces().items():
         if not len(pictures) or piece.startswith("shifted/") or (piece == "test" and split.fixed_test):
             continue
@@ -76,5 +79,5 @@ def _own(run: Path, root: str | None) -> Split:
     folder = RunFolder(run)
     if not (folder.path / "run.json").is_file():
         raise AugendError(f"{run}: no run that says which pictures it was trained on; name them with --data")
-    job = Job.from_json(folder.read("run.json")["job"])
+    job = Job.from_json(folder.about()["job"])
     return load_splits(dataclasses.replace(job, root=root or job.root), Asked({"main": job.data}, {}))["main"]

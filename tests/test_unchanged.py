@@ -1,0 +1,114 @@
+"""What a run or a study was made of changes under its feet: said in one line instead of numbers that mean something else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import photos
+from augend import AugendError
+from augend.runner.folder import RunFolder
+from augend.runner.job import Job, start
+from augend.study.compare import compare
+from augend.study.shifted import other_data, shifted
+from inprocess import run as command
+from runs import ONE_THREAD, SMALL, train
+
+ASKED = {"recipes": ("augmented", "plain"), "reference": "plain", "budget": "6step", "repeats": 1, "size": 32}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return photos.fill(tmp_path / "pictures", {"cat": 30, "dog": 30})
+
+
+def test_a_study_does_not_go_on_with_other_pictures(folder: Path, tmp_path: Path) -> None:
+    compare(str(folder), out=tmp_path / "study", **ASKED)
+    before = (tmp_path / "study" / "study.json").read_bytes()
+    compare(str(folder), out=tmp_path / "study", **ASKED)  # nothing is left to do
+    moved = next((folder / "cat").iterdir())
+    kept = moved.read_bytes()
+    moved.unlink()
+    done = command("compare", "--out", str(tmp_path / "study"), "--repeats", "2")
+    assert done.returncode == 2 and "have changed since the study began" in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "study" / "study.json").read_bytes() == before
+    with Image.open(next((folder / "dog").iterdir())) as other:
+        other.save(moved)
+    with pytest.raises(AugendError, match="have changed since the study began"):
+        compare(str(folder), out=tmp_path / "study", **{**ASKED, "repeats": 2})
+    moved.write_bytes(kept)
+    assert compare(str(folder), out=tmp_path / "study", **{**ASKED, "repeats": 2})["complete"]
+
+
+def test_a_study_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("{like: quick, batch: 16}")
+    (tmp_path / "mine.yaml").write_text("{like: base.yaml, clip: 2.0}")
+    asked = {**ASKED, "settings": str(tmp_path / "mine.yaml")}
+    asked.pop("size")
+    compare(SMALL, out=tmp_path / "study", **asked)
+    (tmp_path / "base.yaml").write_text("{like: quick, batch: 32}")
+    done = command("compare", "--out", str(tmp_path / "study"), "--repeats", "2")
+    assert done.returncode == 2 and "base.yaml has changed or is gone since the study began" in done.stderr
+    (tmp_path / "base.yaml").unlink()
+    done = command("compare", "--out", str(tmp_path / "study"), "--repeats", "2")
+    assert done.returncode == 2 and "base.yaml" in done.stderr and done.stderr.count("\n") == 1
+    (tmp_path / "base.yaml").write_text("{like: quick, batch: 16}")
+    assert command("compare", "--out", str(tmp_path / "study"), "--repeats", "2").returncode == 0
+
+
+def test_a_run_is_not_judged_on_pictures_that_may_have_been_its_own(folder: Path, tmp_path: Path) -> None:
+    job = Job(data=str(folder), recipe="plain", settings="quick", budget="6step", size=32)
+    start(job, RunFolder(tmp_path / "run"), ONE_THREAD)
+    shifted(tmp_path / "run", "hflip")
+    for word in (["--shifts", "hflip"], ["--attack", "fgsm"], []):
+        done = command("evaluate", str(tmp_path / "run"), *word, "--data", str(folder))
+        assert done.returncode == 2 and "was trained on it; leave --data out" in done.stderr
+        file = str(tmp_path / "run" / "model.safetensors")
+        done = command("evaluate", file, *word, "--data", str(folder))
+        assert done.returncode == 2 and "was trained on it; leave --data out" in done.stderr
+    next((folder / "cat").iterdir()).unlink()
+    for word in (["--shifts", "hflip"], ["--attack", "fgsm"]):
+        done = command("evaluate", str(tmp_path / "run"), *word)
+        assert done.returncode == 2 and "which are its test pictures is not known" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_other_cuts_of_a_data_set_are_the_same_pictures(tmp_path: Path) -> None:
+    train(tmp_path / "run", "plain", settings="quick", budget="6step")
+    for data in (SMALL, "digits", "digits:train=10"):
+        with pytest.raises(AugendError, match="was trained on it; leave --data out"):
+            other_data(tmp_path / "run", data)
+    other_data(tmp_path / "run", "mnist")
+    other_data(tmp_path / "run", None)
+
+
+def test_a_damaged_description_is_one_line(tmp_path: Path) -> None:
+    train(tmp_path / "run", "plain", settings="quick", budget="6step")
+    for text in ("[]", "{}", "3", "{"):
+        (tmp_path / "run" / "run.json").write_text(text)
+        for word in (["--shifts", "hflip"], ["--attack", "fgsm"], ["--scores", str(tmp_path / "s.csv")]):
+            done = command("evaluate", str(tmp_path / "run"), *word)
+            assert done.returncode == 2 and "run.json: damaged" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_files_that_hold_no_scores_are_not_written_over(tmp_path: Path) -> None:
+    train(tmp_path / "run", "plain", settings="quick", budget="6step")
+    mine = tmp_path / "mine.txt"
+    mine.write_text("precious")
+    done = command("evaluate", str(tmp_path / "run"), "--scores", str(mine))
+    assert done.returncode == 2 and "is there already, and holds no scores" in done.stderr
+    assert mine.read_text() == "precious"
+    for _ in range(2):
+        assert command("evaluate", str(tmp_path / "run"), "--scores", str(tmp_path / "t.csv")).returncode == 0
+
+
+def test_two_recipes_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("recipes", "copy", "augmented").returncode == 0
+    done = command("compare", SMALL, "--recipes", "augmented,augmented.yaml", "--budget", "5step", "--out", "study")
+    assert done.returncode == 2 and "two are called 'augmented', as augmented and augmented.yaml" in done.stderr
+    assert not Path("study").exists()
+    shutil.rmtree(tmp_path / "study", ignore_errors=True)
