@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -253,10 +254,11 @@ def test_a_mistake_is_one_line(
     assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
 
 
-def test_a_model_file_needs_data(run: Path) -> None:
+def test_a_model_file_needs_data(run: Path, tmp_path: Path) -> None:
+    alone = shutil.copy(run / "model.safetensors", tmp_path / "alone.safetensors")
     with pytest.raises(AugendError, match="name data to judge a model file"):
-        attacked(run / "model.safetensors", asked("fgsm"))
-    found = attacked(run / "model.safetensors", asked("fgsm", "0.1", "draws=2", samples=1), data=SMALL)
+        attacked(alone, asked("fgsm"))
+    found = attacked(alone, asked("fgsm", "0.1", "draws=2", samples=1), data=SMALL)
     assert found["pictures"] == 60 and found["data"] == SMALL
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_a_mistake_is_one_line(words: list[str], said: str, run: Path) -> None:
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_a_model_file_needs_data(run: Path) -> None:
+def test_a_model_file_needs_data(run: Path, tmp_path: Path) -> None:
+    alone = shutil.copy(run / "model.safetensors", tmp_path / "alone.safetensors")
     with pytest.raises(AugendError, match="name data to judge a model file"):
-        shifted(run / "model.safetensors", "crop")
-    assert shifted(run / "model.safetensors", "crop", data=SMALL)["shifts"]["crop"]["pictures"] == 60
+        shifted(alone, "crop")
+    assert shifted(alone, "crop", data=SMALL)["shifts"]["crop"]["pictures"] == 60

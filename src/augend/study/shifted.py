@@ -109,9 +109,8 @@ def other_data(path: Path, data: str | None) -> None:
     elif (folder / "run.json").is_file():
         own = RunFolder(folder).about()["job"]
     if source_of(str(own.get("data"))) == source_of(data):
-        raise AugendError(
-            f"--data {data}: {path} was trained on it; leave --data out, and it is shown its own test pictures"
-        )
+        instead = "leave --data out" if folder == path else f"name {folder} and leave --data out"
+        raise AugendError(f"--data {data}: {path} was trained on it; {instead}, and it is shown its own test pictures")
 
 
 def pictures_of(
