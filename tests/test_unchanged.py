@@ -10,6 +10,7 @@ from PIL import Image
 
 import photos
 from augend import AugendError
+from augend.evaluate.shifts import chosen
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, start
 from augend.study.compare import compare
@@ -112,3 +113,7 @@ def test_two_recipes_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest
     assert done.returncode == 2 and "two are called 'augmented', as augmented and augmented.yaml" in done.stderr
     assert not Path("study").exists()
     shutil.rmtree(tmp_path / "study", ignore_errors=True)
+
+
+def test_all_may_stand_beside_names() -> None:
+    assert chosen("all", 1) == chosen("all,crop", 1) == chosen("crop, all", 1)

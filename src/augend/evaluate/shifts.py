@@ -62,7 +62,8 @@ def picked(option: str, text: str, possible: list[str], coloured: Collection[str
         possible: what may be named.
         coloured: what is known, but for pictures with colours alone.
     """
-    named = possible if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    named = possible if "all" in words else words
     for name in named:
         if name in coloured and name not in possible:
             raise AugendError(f"{option}: {name} changes nothing on grey pictures; choose of {', '.join(possible)}")
