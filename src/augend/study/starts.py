@@ -148,19 +148,18 @@ class Starts:
             while busy:
                 ready: list[Any] = multiprocessing.connection.wait(list(busy))
                 for pipe in ready:
-                    try:
-                        number = pipe.recv()
-                    except (EOFError, OSError):
-                        raise AugendError(
-                            f"{self.out}: a process that tried a start has died (out of memory?); the starts that are done "
-                            "are kept, repeat the command to go on"
-                        ) from None
+                    number = pipe.recv()
                     if left:
                         pipe.send(left.pop(0))
                     else:
                         pipe.close()  # and the worker ends
                         busy.pop(pipe).join()
                     yield number
+        except (EOFError, ConnectionError):
+            raise AugendError(
+                f"{self.out}: a process that tried a start has died (out of memory?); the starts that are done are kept, "
+                "repeat the command to go on"
+            ) from None
         finally:
             for process in busy.values():
                 process.terminate()
