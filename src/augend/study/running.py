@@ -22,6 +22,7 @@ from augend.study.pool import Pool
 from augend.study.request import Study
 from augend.study.trials import prepare_trial, state_of, trial_folder
 from augend.study.tuning import choose_rates, tuning_jobs
+from augend.study.unchanged import check_unchanged
 
 __all__ = ["Listen", "again", "footprint", "leave_model", "prepare", "run_study", "run_trials", "workers_for"]
 
@@ -184,7 +185,10 @@ def _refit(study: Study, gathered: Mapping[str, Any]) -> list[str]:
     folder = trial_folder(study.path, name)
     job = study.job(advised, 0, refit=study.request.refit)
     prepare_trial(folder, job, Hardware(**study.record["hardware"]), study.record["command"])
-    return [] if state_of(folder) == "finished" else [name]
+    if state_of(folder) == "finished":
+        return []
+    check_unchanged(study)
+    return [name]
 
 
 def leave_model(study: Path, gathered: dict[str, Any]) -> None:
