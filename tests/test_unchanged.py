@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -82,8 +83,35 @@ def test_other_cuts_of_a_data_set_are_the_same_pictures(tmp_path: Path) -> None:
     for data in (SMALL, "digits", "digits:train=10"):
         with pytest.raises(AugendError, match="was trained on it; leave --data out"):
             other_data(tmp_path / "run", data)
-    other_data(tmp_path / "run", "mnist")
-    other_data(tmp_path / "run", None)
+    assert not other_data(tmp_path / "run", "mnist") and not other_data(tmp_path / "run", None)
+
+
+def test_a_test_set_that_everybody_has_may_be_shown(tmp_path: Path) -> None:
+    """MNIST's is nobody's to train on, so more of it than the run kept may be asked for; other pieces may not."""
+    train(tmp_path / "run", "plain", settings="quick", budget="6step")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about["data"]["main"]["fixed_test"] = True
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    assert other_data(tmp_path / "run", "digits") is True
+    with pytest.raises(AugendError, match="it is shown its own validation pictures"):
+        other_data(tmp_path / "run", "digits", "valid")
+    done = command("evaluate", str(tmp_path / "run"), "--data", "digits", "--json")
+    assert list(json.loads(done.stdout)["splits"]) == ["test"]
+
+
+def test_the_last_model_is_not_trained_by_other_settings(tmp_path: Path) -> None:
+    """All trials are done, and the training on validation pictures too is not."""
+    (tmp_path / "mine.yaml").write_text("{like: quick, batch: 16}")
+    asked = {**ASKED, "settings": str(tmp_path / "mine.yaml"), "repeats": 2, "budget": "60step"}
+    asked.pop("size")
+    compare(SMALL, out=tmp_path / "study", **asked)
+    (made,) = (tmp_path / "study" / "refit").iterdir()
+    (tmp_path / "mine.yaml").write_text("{like: quick, batch: 32}")
+    assert compare(out=tmp_path / "study")["complete"]  # all is there
+    shutil.rmtree(made)
+    with pytest.raises(AugendError, match="has changed or is gone since the study began"):
+        compare(out=tmp_path / "study")
+    assert not list(made.glob("metrics*"))
 
 
 def test_a_damaged_description_is_one_line(tmp_path: Path) -> None:

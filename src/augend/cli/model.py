@@ -158,9 +158,8 @@ def evaluate(
 
         show_shifts(run, shifts, data_word(data) if data else None, data_root, as_json)
         return
-    if data:
-        other_data(run, data_word(data))
-    found = judge(run, data_word(data) if data else None, data_root)
+    word = data_word(data) if data else None
+    found = judge(run, word, data_root, test_alone=other_data(run, word))
     if as_json:
         print(json.dumps(found))
         return

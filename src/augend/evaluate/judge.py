@@ -37,13 +37,16 @@ def scores(labels: NDArray[np.int64], probabilities: NDArray[np.float32], classe
     }
 
 
-def judge(run: str | Path, data: str | None = None, root: str | None = None) -> dict[str, Any]:
+def judge(
+    run: str | Path, data: str | None = None, root: str | None = None, *, test_alone: bool = False
+) -> dict[str, Any]:
     """Scores of a run's model on each split.
 
     Args:
         run: a run's folder (its stored predictions are used), or a model file with `data`.
         data: another data set, whose every piece is predicted anew; its classes must be the model's.
         root: folder of named data sets.
+        test_alone: of `data`, the other pieces hold pictures that the model was trained on.
     """
     if data is None:
         return {"model": str(run), "data": None, "splits": _stored(Path(run))}
@@ -58,7 +61,7 @@ def judge(run: str | Path, data: str | None = None, root: str | None = None) -> 
     found = {
         piece.replace("shifted/", "shifted:"): _anew(model, split, pictures)
         for piece, pictures in split.pieces().items()
-        if len(pictures)
+        if len(pictures) and (piece == "test" or not test_alone)
     }
     return {"model": str(run), "data": data, "splits": found}
 

@@ -108,7 +108,7 @@ class RunFolder:
     def about(self) -> dict[str, Any]:
         """What ``run.json`` says: the ``job``, the ``hardware``, and a record of the ``data``."""
         found = self.read("run.json")
-        if not isinstance(found, dict) or not {"job", "data"} <= found.keys():
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("job", "data")):
             raise AugendError(f"{self.path / 'run.json'}: damaged (it holds no job with its data)")
         return found
 

@@ -56,7 +56,7 @@ def attacked(
         right when clean, the share without a gradient, where attacks by gradients see nothing. `asked`: what all numbers
         depend on.
     """
-    other_data(path, data)
+    other_data(path, data, wanted.on)
     about = {"data": data, "asked": wanted.common}
     if (path / "study.json").is_file():
         record = record_of(path, wanted, data)

@@ -44,7 +44,7 @@ def grid(
         ``points`` (k, weight, draws), both with `conditions`: attack, budget, threat model and ``accuracy`` as mean, low and
         high: for a run over the pictures (Wilson), for a study by its own statistics.
     """
-    other_data(path, data)
+    other_data(path, data, wanted.on)
     wanted = replace(wanted, sums=sums[0])
     about = {"data": data, "asked": {**wanted.common, "sums": [asdict(one) for one in sums]}}
     if not (path / "study.json").is_file():

@@ -18,6 +18,7 @@ from augend.augment.chain import Chain
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
+from augend.evaluate.attacked import PIECES
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier, load
@@ -98,19 +99,31 @@ def source_of(data: str) -> str:
     return data.partition(":")[0] if data.partition(":")[0] in known_names("data") else data
 
 
-def other_data(path: Path, data: str | None) -> None:
-    """Refuse the data that a run or study was trained on: only its own split knows which of them are test pictures."""
+def other_data(path: Path, data: str | None, piece: str = "test") -> bool:
+    """Refuse data that a run or study was trained on, or another cut of them: only its own split knows which of them are test
+    pictures. Where a data set comes with its test set, that is nobody's to train on.
+
+    Returns:
+        Whether `data` are the pictures it was trained on, of which the test set alone may be shown.
+    """
     if data is None:
-        return
+        return False
     folder = path if path.is_dir() else path.parent
-    own: dict[str, Any] = {}
+    own, fixed = "", False
     if (folder / "study.json").is_file():
-        own = read_record(folder).raw["request"]
+        record = read_record(folder)
+        own, fixed = str(record.raw["request"].get("data")), record.fixed_test
     elif (folder / "run.json").is_file():
-        own = RunFolder(folder).about()["job"]
-    if source_of(str(own.get("data"))) == source_of(data):
+        about = RunFolder(folder).about()
+        own, fixed = str(about["job"].get("data")), bool(about["data"].get("main", {}).get("fixed_test"))
+    if source_of(own) != source_of(data):
+        return False
+    if not fixed or piece != "test":
         instead = "leave --data out" if folder == path else f"name {folder} and leave --data out"
-        raise AugendError(f"--data {data}: {path} was trained on it; {instead}, and it is shown its own test pictures")
+        raise AugendError(
+            f"--data {data}: {path} was trained on it; {instead}, and it is shown its own {PIECES.get(piece, piece)} pictures"
+        )
+    return True
 
 
 def pictures_of(
@@ -123,7 +136,7 @@ def pictures_of(
         about = RunFolder(path).about()
         job = Job.from_json(about["job"])
         split = load_splits(dataclasses.replace(job, root=root or job.root), kept=kept)["main"]
-        before = about["data"]["main"].get("ids_digest")
+        before = about["data"].get("main", {}).get("ids_digest")
         if before is not None and split.record()["ids_digest"] != before:
             raise AugendError(
                 f"{path}: the pictures of {job.data} have changed since it was trained: which are its {piece} pictures is "
