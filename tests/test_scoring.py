@@ -16,6 +16,7 @@ from augend.order import ByDelta, ByLoss, ByScore, Given, LoopProbe, sampled, ta
 from augend.order.scoring import row_scores, standardised
 from augend.runner.job import Job, resolve_job
 from augend.runner.sight import check_orders, read_scores
+from augend.study.compare import compare
 from augend.study.teacher import write_scores
 from loops import ROWS, SIZE, loop, steps_of
 from runs import SMALL, splits_of, train
@@ -154,6 +155,17 @@ def test_a_teacher_writes_its_losses_and_how_sure_it_is(tmp_path: Path) -> None:
     for recipe in ("curriculum", "curriculum-entropy"):
         result = train(tmp_path / recipe, recipe, settings="quick", overrides=(f"scores={file}",))
         assert result["steps"] == 30
+    asked = {"recipes": ("augmented", "curriculum"), "settings": "quick", "budget": "30step"}
+    asked["overrides"] = (f"scores={file}",)
+    with pytest.raises(
+        AugendError, match=r"repeat 1 of curriculum draws other pictures than repeat 0: .* have no score"
+    ):
+        compare(SMALL, out=tmp_path / "study", **asked, repeats=2)
+    assert not (tmp_path / "study").exists()
+    assert compare(SMALL, out=tmp_path / "study", **asked, repeats=1)["complete"]
+    with pytest.raises(AugendError, match="repeat 1 of curriculum draws other pictures"):
+        compare(out=tmp_path / "study", repeats=3)
+    assert compare(out=tmp_path / "study")["complete"]
 
 
 def test_held_out_pictures_need_a_term_with_labels() -> None:

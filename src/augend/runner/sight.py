@@ -153,6 +153,12 @@ class Sight:
         return read_scores(file, self._scene.pictures, column)
 
 
+def reads_files(plan: Plan) -> bool:
+    """Whether an order of this plan reads a file of scores or batches, which may fit the pictures of one repeat only."""
+    orders = (lookup("order", phase.order.word)(**phase.order.options) for phase in plan.phases)
+    return any(isinstance(o, Given) or (isinstance(o, Scored) and o.table is not None) for o in orders)
+
+
 def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
     """Refuse, before anything is written, files that give no order or no scores of these pictures."""
     for phase in plan.phases:

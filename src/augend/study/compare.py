@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from augend.recipes.resolve import Asked, settings_rate
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
 from augend.runner.job import Kept, check_plan, load_splits, resolve_job
+from augend.runner.sight import check_orders, reads_files
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
 from augend.study.regime import settled
@@ -127,6 +128,12 @@ def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -
     study = Study(out, asked, record)
     if study.pending:  # a complete one needs nothing any more
         check_unchanged(study, progress)
+    if asked.repeats > before.repeats:
+        kept: Kept = {}
+        for recipe in asked.recipes:
+            job = asked.job(recipe, 0)
+            plan = resolve_job(job, load_splits(job, None, progress, kept))
+            _check_repeats(asked, recipe, plan, range(before.repeats, asked.repeats), kept)
     write_json(out / "study.json", record)
     return study
 
@@ -178,6 +185,7 @@ def plan_study(
             )
     for recipe, plan in plans.items():
         check_plan(plan, splits[recipe])
+        _check_repeats(request, recipe, plan, range(1, request.repeats), kept)
     names = [plan.recipe for plan in plans.values()]
     reference = request.reference if request.reference in names else names[0]
     first = request.recipes[0]
@@ -241,6 +249,20 @@ def plan_study(
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
+
+
+def _check_repeats(request: Request, recipe: str, plan: Plan, repeats: Iterable[int], kept: Kept) -> None:
+    """Refuse files of scores or orders that do not fit the pictures which other repeats draw, before anything is trained."""
+    if not reads_files(plan):
+        return
+    fewer = request.fewer.get(plan.recipe)
+    for repeat in (one for one in repeats if fewer is None or one < fewer):
+        job = request.job(recipe, repeat)
+        try:
+            splits = load_splits(job, None, None, kept)
+            check_orders(resolve_job(job, splits), splits)
+        except AugendError as error:
+            raise AugendError(f"repeat {repeat} of {plan.recipe} draws other pictures than repeat 0: {error}") from None
 
 
 def _keeps_best(plan: Plan) -> bool:
