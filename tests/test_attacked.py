@@ -236,6 +236,8 @@ def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         (["--attack", "pgd", "--eps", "8/0"], "'8/0' is no number"),
         (["--attack", "pgd", "--eps", "few"], "'few' is no number"),
         (["--attack", "pgd", "--steps", "0"], "--steps 0"),
+        (["--attack", "fgsm", "--steps", "5"], "--steps is about bim, mim, pgd; --attack names none of them"),
+        (["--attack", "fgsm,bim", "--restarts", "5"], "--restarts is about pgd; --attack names none of them"),
         (["--attack", "pgd", "--samples", "4"], "--samples is about attacks through test-time sums"),
         (["--attack", "pgd", "--shifts", "crop"], "two evaluations"),
         (["--attack", "pgd", "--data", "no-such-folder"], "no-such-folder"),

@@ -424,6 +424,10 @@ def test_smoothing_reaches_terms_that_have_it_and_do_not_say() -> None:
     assert (tune.average, tune.clip) == (0.9, 1.0)
     own = planned("ft", block, overrides=["tune.objective.cross-entropy.smoothing=0"]).phase("tune")
     assert own.terms[0].component.options["smoothing"] == 0 and own.terms[0].weight == 0.9
+    assert load_settings({"like": "quick", "clip": None}).words.clip is None
+    for nonsense in (0, -1.0):
+        with pytest.raises(AugendError, match=r"clip: found .*; allowed: a number above 0, or null for no clipping"):
+            load_settings({"like": "quick", "clip": nonsense})
 
 
 def test_the_documents_examples_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,9 @@ def asked(
     for name, count in (("steps", steps), ("restarts", restarts), ("samples", samples), ("pictures", pictures)):
         if count is not None and count < 1:
             raise AugendError(f"--{name} {count}: it must be a whole number from 1 on")
+    for option, count, of in (("--steps", steps, ("bim", "mim", "pgd")), ("--restarts", restarts, ("pgd",))):
+        if count is not None and not set(of) & set(words):
+            raise AugendError(f"{option} is about {', '.join(of)}; --attack names none of them")
     if samples is not None and sums is None:
         raise AugendError("--samples is about attacks through test-time sums; say which: --sums k=2,weight=1,draws=16")
     return Asked(

@@ -170,6 +170,12 @@ def _amount_below(limit: float, lowest: float = 0.0) -> PlainValidator:
     return PlainValidator(parse)
 
 
+def _norm(value: object) -> float | None:
+    if value is not None and words.number(value) <= 0:
+        raise words.wrong(value, "a number above 0, or null for no clipping")
+    return None if value is None else words.number(value)
+
+
 def _fixes(value: object) -> dict[str, dict[str, Any]]:
     allowed = [key for key in PhaseWords.model_fields if key != "name"]
     found = {}
@@ -234,7 +240,7 @@ class SettingsWords(Words):
     budget: Annotated[Duration | None, PlainValidator(words.optional(words.budget))] = None
     average: Annotated[float | None, _amount_below(1.0)] = None
     smoothing: Annotated[float, _amount_below(1.0)] = 0.0
-    clip: Annotated[float | None, _amount_below(float("inf"))] = None
+    clip: Annotated[float | None, PlainValidator(_norm)] = None
     pixels: Annotated[tuple[words.OpWords, ...], PlainValidator(words.ops)] = Field(
         default_factory=lambda: words.ops("none")
     )
