@@ -269,6 +269,17 @@ def test_the_sweep_ends_where_nothing_is_left() -> None:
     assert [said for said, _ in found] == SWEEP.split(",") and found[-1][1] > 0.5
 
 
+def test_what_a_run_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "run", "plain", budget="20step", model="mlp")
+    first = attacked(tmp_path / "run", asked("fgsm", "8/255"))["models"]["run"]
+    both = attacked(tmp_path / "run", asked("bim,fgsm", "8/255"))["models"]["run"]
+    assert by(both, "fgsm", BARE, "8/255") == by(first, "fgsm", BARE, "8/255")
+    monkeypatch.setattr("augend.study.attacked.look", None)
+    assert attacked(tmp_path / "run", asked("bim,fgsm", "8/255"))["models"]["run"] == both
+    with pytest.raises(TypeError):
+        attacked(tmp_path / "run", asked("bim,fgsm", "9/255"))
+
+
 def test_a_model_without_gradients_is_said_to_be_blind(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """The same decisions with logits a million times as large: float32 has no gradient left, and no attack succeeds."""
     out = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What a finished model made of pictures, kept beside it: a finished model does not change, and looking takes time."""
+"""What a finished model made of pictures, kept beside it: looking takes time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augend.checkpoint import write_bytes
+from augend.models.pretrained import digest_of
 
 __all__ = ["keep", "kept"]
 
@@ -21,15 +22,17 @@ _ABOUT = "about"
 
 
 def keep(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays with what they were made for (JSON values); where nothing can be written, nothing is kept."""
+    """Write arrays with what they were made for (JSON values) and the model beside them; where nothing can be written,
+    nothing is kept."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{_ABOUT: np.array(json.dumps(about, sort_keys=True)), **arrays})  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **{_ABOUT: np.array(_said(path, about)), **arrays})  # type: ignore[arg-type]
     with contextlib.suppress(OSError):
         write_bytes(path, buffer.getvalue())
 
 
 def kept(path: Path, about: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
-    """The arrays, if they were made for the same; None where there are none or the file is damaged."""
+    """The arrays, if they were made for the same, by the model that is there now; None where there are none or the file is
+    damaged."""
     if not path.is_file():
         return None
     try:
@@ -38,4 +41,9 @@ def kept(path: Path, about: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None
         said = str(arrays.pop(_ABOUT))
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # it is made again
-    return arrays if said == json.dumps(about, sort_keys=True) else None
+    return arrays if said == _said(path, about) else None
+
+
+def _said(path: Path, about: Mapping[str, Any]) -> str:
+    model = path.parent / "model.safetensors"
+    return json.dumps({**about, "model": digest_of(model) if model.is_file() else None}, sort_keys=True)

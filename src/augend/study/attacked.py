@@ -65,7 +65,7 @@ def attacked(
         models = {one.name: _recipe(evidence, one.name, wanted, shares[one.name]) for one in evidence.recipes}
         pictures = len(next(iter(trials[0].splits.values())).ids)
         return {"study": str(path), "reference": record.reference, **about, "pictures": pictures, "models": models}
-    splits, share = _looked(path, wanted, {}, data, root, told(after, path.resolve().name))
+    splits, share = _attacked_run(path, wanted, {}, data, root, after)
     pictures = len(next(iter(splits.values())).ids)
     model = {
         "repeats": 1,
@@ -99,7 +99,7 @@ def _trials(
     trials: list[Trial] = []
     shares: dict[str, list[float | None]] = {}
     for recipe, repeat, folder in finished(record):
-        splits, share = _attacked_trial(folder, wanted, kept, data, root, after)
+        splits, share = _attacked_run(folder, wanted, kept, data, root, after)
         trials.append(Trial(recipe, repeat, folder, splits, 0, {}))
         shares.setdefault(recipe, []).append(share)
     if not trials:
@@ -116,16 +116,17 @@ def attack_trials(trials: Sequence[Trial], wanted: Asked, after: Progress | None
     """Put what finished models make of attacked test pictures among their splits."""
     kept: Kept = {}
     for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data
-        splits, _ = _attacked_trial(trial.folder, wanted, kept, None, None, after)
+        splits, _ = _attacked_run(trial.folder, wanted, kept, None, None, after)
         trial.splits.update({ATTACKED + name: one for name, one in splits.items()})
 
 
-def _attacked_trial(
+def _attacked_run(
     folder: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None, after: Progress | None
 ) -> Looks:
-    """A finished trial's answers; those about its own pictures are kept in ``attacks-*.npz``: it does not change."""
-    if data is not None:
-        return _looked(folder, wanted, kept, data, root, told(after, folder.name))
+    """A finished run's answers; those about its own pictures are kept in ``attacks-*.npz``: it does not change."""
+    name = folder.resolve().name
+    if data is not None or not folder.is_dir():
+        return _looked(folder, wanted, kept, data, root, told(after, name))
     what = json.dumps({"version": VERSION, **wanted.common}, sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # answers to other options are kept beside these
     file = folder / f"attacks-{digest}.npz"
@@ -133,7 +134,7 @@ def _attacked_trial(
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
-        splits, new = _looked(folder, wanted, kept, data, root, told(after, folder.name), known=answers)
+        splits, new = _looked(folder, wanted, kept, data, root, told(after, name), known=answers)
         one = next(iter(splits.values()))
         answers |= {name: scored.answers for name, scored in splits.items()}
         share = before.get("share", np.array(math.nan)) if new is None else np.array(new)
