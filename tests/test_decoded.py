@@ -53,6 +53,7 @@ def test_distances_and_labels_by_hand(runs: dict[str, Path]) -> None:
     np.testing.assert_allclose(found.moved["rotate"], (turned - clean).square().flatten(1).mean(1), rtol=1e-4)
     np.testing.assert_allclose(found.missed["rotate"], (back - clean).square().flatten(1).mean(1), rtol=1e-4)
     np.testing.assert_allclose(found.missed["original"], (plain - clean).square().flatten(1).mean(1), rtol=1e-4)
+    assert found.constant == pytest.approx(float(clean.double().var(0, unbiased=False).mean()))
     assert not found.moved["original"].any() and (found.judged["decoded/rotate"] == answers.numpy()).all()
     assert (recognised(found) == (judge(test.pixels[:]).argmax(1) == test.labels).numpy()).all()
 
@@ -65,7 +66,11 @@ def test_distances_and_labels_by_hand(runs: dict[str, Path]) -> None:
     counts = np.bincount(found.labels[known], minlength=10)
     mean = sum(counts[n] * one["classes"][name]["mean"] for n, name in enumerate(model.classes) if counts[n])
     assert mean / counts.sum() == pytest.approx(one["kept"]["mean"])
-    assert said["changes"]["original"]["score"] is None and seen["vae"]["rotate"].shape == (3, 8, 1, 28, 28)
+    assert (
+        one["constant"] == found.constant
+        and said["changes"]["original"]["score"] is None
+        and seen["vae"]["rotate"].shape == (3, 8, 1, 28, 28)
+    )
 
 
 def test_a_run_has_a_page_and_pictures(runs: dict[str, Path]) -> None:

@@ -32,7 +32,8 @@ def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, r
                 typer.echo(printable(name))
             for change, one in changes.items():
                 typer.echo(
-                    f"  {change:<10} moved {value(one['moved'])}, wrong after decoding {value(one['missed'])}{_more(one)}"
+                    f"  {change:<10} moved {value(one['moved'])}, wrong after decoding {value(one['missed'])} "
+                    f"(with one picture for all {value(one['constant'])}){_more(one)}"
                 )
     page = best_effort(lambda: write(run, found, seen)) if run.is_dir() else None
     if page is not None and not as_json:

@@ -67,12 +67,14 @@ class Decoded:
         labels: int64 ``(N,)``, class numbers of the judge, or of the model.
         moved: change -> float64 ``(N,)``, mean square over a picture's entries of what the change does to it.
         missed: the same of what the autoencoder's answer to the changed picture is away from the clean one.
+        constant: the same, as a mean over all pictures, of the best answer that is one picture for all of them: their mean.
         judged: "changed/NAME" and "decoded/NAME" -> int64 ``(N,)``, what a judge calls them, -1 for no answer; empty
             without one.
         seen: change -> uint8 ``(3, pictures, C, H, W)``: some of them clean, changed, decoded.
     """
 
     labels: NDArray[np.int64]
+    constant: float = 0.0
     moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     missed: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     judged: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -101,10 +103,12 @@ def decode(
     network = model.networks.stages(autoencoder(model, what))
     parts: dict[str, list[Tensor]] = {}
     out, done = Decoded(labels.cpu().numpy()), 0
+    sums = torch.zeros((2, *model.shape), dtype=torch.float64)
     with torch.no_grad():
         for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
             seen, _ = pictures.fetch(numbers[:, None])
             clean = shown(Chain([]), ORIGINAL, seen[:, 0], numbers)
+            sums += torch.stack([clean.double().sum(0), clean.double().square().sum(0)]).cpu()
             for name, chain in chains.items():
                 x = shown(chain, name, seen[:, 0], numbers)
                 back = network(x, frozenset({"picture"}))["picture"].float()
@@ -124,6 +128,8 @@ def decode(
             x = shown(chain, name, seen[:, 0], numbers)
             tiles = torch.stack([clean, x, network(x, frozenset({"picture"}))["picture"].float()])
             out.seen[name] = tiles.mul(255).round().clamp(0, 255).to(torch.uint8)
+    mean, square = sums / len(pictures)
+    out.constant = float((square - mean.square()).mean())
     for key, values in parts.items():
         kind, _, name = key.partition("/")
         getattr(out, kind)[name] = torch.cat(values).numpy()

@@ -50,7 +50,8 @@ def decoded(
 
     Returns:
         For a run, change -> ``moved`` (mean square of an entry that the change does), ``missed`` (that is wrong after
-        decoding), ``score`` (1 - missed / moved: 1 is perfect, 0 leaves pictures as they came; None where nothing moved or
+        decoding), ``constant`` (that were wrong with one picture for all, the mean of the clean ones), ``score``
+        (1 - missed / moved: 1 is perfect, 0 leaves pictures as they came; None where nothing moved or
         something is not finite), and with a judge ``kept_changed`` and ``kept``: of the pictures that it recognises when
         clean, the shares that it still does when changed, and when decoded (95 % by Wilson), ``kept`` also by class under
         ``classes``, and ``left_out``, how many pictures it was trained on (None: nobody knows). For a study, recipe -> the
@@ -176,7 +177,7 @@ def _summary(look: _Looked) -> dict[str, dict[str, Any]]:
     for name, moved in found.moved.items():
         away, left = float(moved.mean()), _finite(float(found.missed[name].mean()))
         score = 1 - left / away if away and left is not None else None
-        out[name] = {"moved": away, "missed": left, "score": score, "pictures": len(moved)}
+        out[name] = {"moved": away, "missed": left, "constant": found.constant, "score": score, "pictures": len(moved)}
         if not found.judged:
             continue
         known = recognised(found) if look.fresh is None else recognised(found) & look.fresh
