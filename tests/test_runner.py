@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from augend.runner.assembly import build_networks
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job, resume, start
+from inprocess import run as command
 from runs import ONE_THREAD, SMALL, Killed, final_state, finish, killed_at, lines, same_run, splits_of, train
 
 FINITE = "tilt-5"
@@ -227,3 +229,13 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
         return float(sum((ended[k] - v).square().sum() for k, v in begun.items()).sqrt())
 
     assert moved("clipped") == pytest.approx(0.01, rel=1e-3) and moved("free") > 0.02
+
+
+def test_a_command_that_is_suggested_can_be_pasted(tmp_path: Path) -> None:
+    out = tmp_path / "my runs" / "one"
+    train(out, "plain", settings="quick", budget="2step")
+    words = ["train", SMALL, "--recipe", "plain", "--settings", "quick", "--budget", "2step", "--out", str(out)]
+    done = command(*words)
+    asked = done.stderr.strip().rpartition("continue it with: ")[2]
+    assert done.returncode == 2 and shlex.split(asked) == ["augend", "resume", str(out)]
+    assert command(*shlex.split(asked)[1:]).returncode == 0

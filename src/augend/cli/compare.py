@@ -157,7 +157,8 @@ def compare(
     announce(study)
     if prepare_only:
         typer.echo(
-            f"{len(study.pending)} trials written; run one with: augend trial {folder} N   then: augend report {folder}"
+            f"{len(study.pending)} trials written; run one with: augend trial {shlex.quote(str(folder))} N   "
+            f"then: augend report {shlex.quote(str(folder))}"
         )
         return
     show_results(study.path, run_shown(study), as_json)
@@ -262,7 +263,9 @@ def report(
     from augend.study.running import leave_model
 
     if "sensitivity" in read_record(study).raw:
-        raise AugendError(f"{study}: compares no recipes; gather it with: augend sensitivity --out {study}")
+        raise AugendError(
+            f"{study}: compares no recipes; gather it with: augend sensitivity --out {shlex.quote(str(study))}"
+        )
     found = results.write(study)
     leave_model(study, found)
     writer.write(study, found)

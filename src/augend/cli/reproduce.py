@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +108,8 @@ def reproduce(
     announce(study)
     if prepare_only:
         typer.echo(
-            f"{len(study.pending)} trials written; run one with: augend trial {folder} N   then repeat this command"
+            f"{len(study.pending)} trials written; run one with: augend trial {shlex.quote(str(folder))} N   "
+            "then repeat this command"
         )
         return
     run_shown(study)
@@ -163,7 +165,10 @@ def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[st
     if not study.pending:
         return True
     if prepare_only:
-        typer.echo(f"{len(study.pending)} trials written that train the bases; run one with: augend trial {bases} N")
+        typer.echo(
+            f"{len(study.pending)} trials written that train the bases; run one with: "
+            f"augend trial {shlex.quote(str(bases))} N"
+        )
         typer.echo("then repeat this command for the trials that start from them")
         return False
     typer.echo(f"First the networks that the rows start from: {bases}")

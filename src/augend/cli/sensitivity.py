@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -125,7 +126,7 @@ def sensitivity(
     if written is not None and not as_json:
         typer.echo(f"The whole report: {written}")
     if not as_json and found["suggested"]:
-        typer.echo(f"A set to try: augend compare DATA --augment {folder / 'suggested.yaml'}")
+        typer.echo(f"A set to try: augend compare DATA --augment {shlex.quote(str(folder / 'suggested.yaml'))}")
     if found["repeats"] < found["wanted"]:
         raise typer.Exit(3)
 

@@ -101,7 +101,7 @@ def train(
     )
     folder = RunFolder(out or next_folder("train", data))
     if folder.exists:
-        raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
+        raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.quoted}")
     splits = load_splits(job, progress=Decoding())
     plan = resolve_job(job, splits)
     base = Hardware(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,11 @@ class RunFolder:
             raise AugendError(f"{self.path}: no run of augend ({name} is missing)") from error
         except ValueError as error:
             raise AugendError(f"{self.path / name}: damaged ({error})") from error
+
+    @property
+    def quoted(self) -> str:
+        """The folder as a command names it."""
+        return shlex.quote(str(self.path))
 
     def about(self) -> dict[str, Any]:
         """What ``run.json`` says: the ``job``, the ``hardware``, and a record of the ``data``."""

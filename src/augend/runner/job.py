@@ -226,7 +226,7 @@ def start(
     folder.lock(wait)
     try:
         if folder.exists:
-            raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.path}")
+            raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.quoted}")
         splits = load_splits(job) if splits is None else splits
         plan = resolve_job(job, splits) if plan is None else plan
         check_plan(plan, splits)

@@ -433,7 +433,7 @@ class Keeper:
             code = 130 if asked == signal.SIGINT else 75
             if not self.fabric.is_global_zero:
                 raise SystemExit(code)
-            raise Saved(f"stopped; everything is saved. Continue with: augend resume {self.folder.path}", code)
+            raise Saved(f"stopped; everything is saved. Continue with: augend resume {self.folder.quoted}", code)
 
     def _asked(self) -> int | None:
         """The signal that asks the run to stop; several ranks agree on it at each line of metrics, and stop together."""

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -201,12 +202,12 @@ def read_scores(file: str, pictures: Pictures, column: str = "score") -> Tensor:
             found = {row["id"]: float(row[column]) for row in csv.DictReader(lines)}
     except FileNotFoundError:
         raise AugendError(
-            f"scores {path}: there is no such file; write one with: augend evaluate RUN --scores {path}"
+            f"scores {path}: there is no such file; write one with: augend evaluate RUN --scores {shlex.quote(str(path))}"
         ) from None
     except (KeyError, ValueError, TypeError, OSError, UnicodeDecodeError) as error:
         raise AugendError(
             f"scores {path}: is no table with the columns id and {column} ({type(error).__name__}: {error}); write one with: "
-            f"augend evaluate RUN --scores {path}"
+            f"augend evaluate RUN --scores {shlex.quote(str(path))}"
         ) from None
     missing = [one for one in pictures.ids if one not in found]
     if missing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -138,7 +139,7 @@ def read_record(study: Path) -> Record:
     path = study / "study.json"
     if not path.is_file():
         raise AugendError(
-            f"{study} is no study (no study.json there); start one with: augend compare DATA --out {study}"
+            f"{study} is no study (no study.json there); start one with: augend compare DATA --out {shlex.quote(str(study))}"
         )
     raw = read_json(path)
     try:

@@ -6,6 +6,7 @@ trials in the same way. Its seconds are not those of its trials, which run side 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,10 @@ def trained(bases: Path, row: str, repeats: int) -> tuple[str, ...]:
     files = [bases / "trials" / trial_name(row, r) / "model.safetensors" for r in range(repeats)]
     missing = [file for file in files if not file.is_file()]
     if missing:
+        table, out = found.raw.get("reproduces", {}).get("table", "TABLE"), shlex.quote(str(bases))
         raise AugendError(
             f"{bases}: holds no model of {row} at {missing[0].parent.name}, and {repeats} are needed; train them: "
-            f"augend reproduce {found.raw.get('reproduces', {}).get('table', 'TABLE')} --out {bases} --repeats {repeats}"
+            f"augend reproduce {table} --out {out} --repeats {repeats}"
         )
     return tuple(str(file.resolve()) for file in files)
 
