@@ -27,14 +27,16 @@ from augend.cli.options import (
     Plugins,
     Root,
     Size,
+    TakeFrom,
     Weights,
     data_word,
     pixels_override,
     plugin_paths,
+    printable,
 )
 from augend.contract import AugendError
 
-__all__ = ["add_to", "command_line", "run_shown"]
+__all__ = ["add_to", "command_line", "run_shown", "take"]
 
 OFF = 0.15  # part of the predicted seconds by which they may be missed without a word
 
@@ -103,6 +105,7 @@ def compare(
     set_: Overrides = None,
     augment: Augmentations = None,
     plugin: Plugins = None,
+    take_from: TakeFrom = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done and how long it takes; train nothing.")
     ] = False,
@@ -115,6 +118,7 @@ def compare(
     from augend.cli.display import Decoding
     from augend.study.compare import next_folder, open_study, plan_only
     from augend.study.request import DIGITS
+    from augend.study.taken import check_other
 
     begun, decoding = time.monotonic(), Decoding()
     given: dict[str, Any] = {
@@ -153,7 +157,10 @@ def compare(
         return
     if prepare_only and tune:
         raise AugendError("--prepare-only writes trials whose learning rates are known; leave --tune out")
+    if take_from is not None:
+        check_other(take_from)
     study = open_study(folder, given, command_line(), begun=begun, progress=decoding)
+    take(study, take_from)
     announce(study)
     if prepare_only:
         typer.echo(
@@ -162,6 +169,17 @@ def compare(
         )
         return
     show_results(study.path, run_shown(study), as_json)
+
+
+def take(study: Any, other: Path | None) -> None:
+    """Copy what another study has already trained, and say how much that was."""
+    from augend.study.taken import take_from
+
+    if other is None:
+        return
+    taken, reasons = take_from(study, other)
+    others = "; ".join(f"{count} not: {reason}" for reason, count in reasons.items())
+    typer.echo(f"Taken from {printable(str(other))}: {taken} trials{f' ({others})' if others else ''}", err=True)
 
 
 def run_shown(study: Any) -> dict[str, Any]:

@@ -47,6 +47,14 @@ Budget = Annotated[
     str | None,
     typer.Option("--budget", help="Of one trial: 2000step or 30epoch (default: the settings').", show_default=False),
 ]
+TakeFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--take-from",
+        help="Another study: its finished trials are copied where this one would train the same to the same bits.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="The base seed.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side in pixels of a folder's pictures.", show_default=False)]
 Group = Annotated[

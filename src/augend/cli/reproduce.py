@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from augend.cli.announce import announce
-from augend.cli.compare import command_line, run_shown
-from augend.cli.options import Budget, Json, Root
+from augend.cli.compare import command_line, run_shown, take
+from augend.cli.options import Budget, Json, Root, TakeFrom
 from augend.contract import AugendError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def reproduce(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The base seed (default 0).", show_default=False)] = None,
     data_root: Root = None,
+    take_from: TakeFrom = None,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="Write the trials; run them with `augend trial`.")
     ] = False,
@@ -60,10 +61,11 @@ def reproduce(
     from augend.study import reproduce as study_reproduce
     from augend.study.compare import check_free
     from augend.study.tables import kind_of, known_tables, load_table, whole_tables
+    from augend.study.taken import check_other
 
     kind = None if table is None else kind_of(table)
     if table is not None and kind is not None:
-        if protocol or repeats or rows or budget or bases or prepare_only:
+        if protocol or repeats or rows or budget or bases or take_from or prepare_only:
             raise AugendError(f"{table}: has no rows; it takes --scale, --out, --seed, --data-root and --json alone")
         _whole(kind, table, scale, out or default_folder(table, "", scale or "cpu"), seed or 0, data_root, as_json)
         return
@@ -77,6 +79,8 @@ def reproduce(
             typer.echo(f"{name:28} {title}  [{', '.join(about.protocols)}{scales}]")
         return
     wanted = load_table(table)
+    if take_from is not None:
+        check_other(take_from)
     if out is not None and (out / "study.json").is_file():  # it knows its own protocol, scale and bases
         folder, asked = out, None
     else:
@@ -105,6 +109,7 @@ def reproduce(
         budget=budget,
         **given,
     )
+    take(study, take_from)
     announce(study)
     if prepare_only:
         typer.echo(

@@ -32,6 +32,8 @@ from augend.study.regime import settled
 from augend.study.request import DIGITS, Request, Study, seconds_of
 from augend.study.running import Listen, prepare, run_study, workers_for
 from augend.study.sizing import Sized, measure, size
+from augend.study.taken import check_other
+from augend.study.taken import take_from as copy_trials
 from augend.study.unchanged import check_unchanged, fingerprints
 
 __all__ = ["compare", "next_folder", "open_study", "plan_only", "resolvable"]
@@ -383,6 +385,7 @@ def compare(
     *,
     out: str | Path | None = None,
     listen: Listen | None = None,
+    take_from: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Compare recipes on a data set; the Python face of ``augend compare``.
@@ -391,6 +394,7 @@ def compare(
         data: a word (``digits``, ``cifar10``), a folder of class folders, or a table of paths and labels.
         recipes: names or files; default: the set for training from scratch.
         out: the study's folder (default ``runs/compare-DATA-N``); an existing one is continued.
+        take_from: another study, whose finished trials are copied where this one would train the same to the same bits.
         listen: hears events of trials as mappings with "trial" and "kind".
         options: other fields of `augend.study.request.Request`: repeats, budget, settings, model, seed, margin, …
 
@@ -407,4 +411,9 @@ def compare(
     if recipes is not None:
         given["recipes"] = tuple(recipes)
     command = " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]]))
-    return run_study(open_study(folder, given, command), listen or (lambda event: None))
+    if take_from is not None:
+        check_other(Path(take_from))
+    study = open_study(folder, given, command)
+    if take_from is not None:
+        copy_trials(study, Path(take_from))
+    return run_study(study, listen or (lambda event: None))
