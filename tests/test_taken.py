@@ -126,6 +126,13 @@ def test_a_file_may_have_changed(tmp_path: Path, inside: None) -> None:
     assert take_from(study, tmp_path / "first") == (1, {"reads files, which may have changed": 1})
 
 
+def test_what_looks_on_moves_nothing(first: Path, tmp_path: Path) -> None:
+    watched = {"overrides": ("monitor={every: 2step, norms: [net]}",)}
+    assert take_from(opened(tmp_path / "study", **watched), first) == (0, {"another plan": 2})
+    compare(SMALL, out=tmp_path / "watched", recipes=("plain", "augmented"), **ASKED, **watched)
+    assert take_from(opened(tmp_path / "again"), tmp_path / "watched") == (2, {})
+
+
 def test_a_study_killed_while_it_takes_goes_on(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = opened(tmp_path / "study")
 
