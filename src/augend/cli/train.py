@@ -104,6 +104,10 @@ def train(
         raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.quoted}")
     splits = load_splits(job, progress=Decoding())
     plan = resolve_job(job, splits)
+    if model is not None and model not in {network.model.word for network in plan.networks.values()}:
+        raise AugendError(
+            f"--model {model}: {plan.recipe} brings its own networks, which it says nothing to; leave it out"
+        )
     base = Hardware(
         accelerator=default_accelerator(),
         devices=devices,

@@ -73,6 +73,8 @@ def _stored(folder: Path) -> dict[str, Any]:
             f"{folder}: a study is judged in its report.html; judge one trial, as {folder}/trials/NAME, or name data to "
             "judge the model on: --data"
         )
+    if not folder.exists():
+        raise AugendError(f"{folder}: there is no such file or folder")
     if not file.is_file():
         raise AugendError(
             f"{folder}: no finished run (predictions.npz is missing); name data to judge a model file: --data"

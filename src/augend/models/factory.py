@@ -104,6 +104,9 @@ def _registered(word: str, chosen: Mapping[str, Any], shape: tuple[int, ...], cl
             raise AugendError(
                 f"model {word!r} has no option {name!r}{nearest(name, list(allowed))} (options: {listed})"
             )
+    for name, value in chosen.items():
+        if name in parameters and isinstance(parameters[name].default, tuple) and not isinstance(value, list | tuple):
+            raise AugendError(f"model {word!r}: {name} is {value!r}; it is a list, as {list(parameters[name].default)}")
     context = {"shape": tuple(shape), "classes": classes}
     _seed(key)
     try:

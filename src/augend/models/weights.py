@@ -23,6 +23,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     file = Path(path)
     if not file.is_file():
+        if file.is_dir():
+            raise AugendError(f"weights {path}: is a folder; name a file, as {file / 'model.safetensors'}")
         raise AugendError(f"weights {path}: there is no such file")
     try:
         if file.suffix == ".safetensors":

@@ -77,6 +77,8 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
 
 def _own(run: Path, root: str | None) -> Split:
     folder = RunFolder(run)
+    if (folder.path / "study.json").is_file():
+        raise AugendError(f"{run}: is a study; name one of its runs, as {run}/trials/NAME, or pictures with --data")
     if not (folder.path / "run.json").is_file():
         raise AugendError(f"{run}: no run that says which pictures it was trained on; name them with --data")
     job = Job.from_json(folder.about()["job"])
