@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_a_file_may_have_changed(tmp_path: Path, inside: None) -> None:
     compare(SMALL, out=tmp_path / "first", **{**asked, "budget": "24step"})
     study = opened(tmp_path / "study", **{**asked, "budget": "24step"})
     assert take_from(study, tmp_path / "first") == (1, {"reads files, which may have changed": 1})
+
+
+def test_what_was_taken_needs_the_other_study_no_more(tmp_path: Path, inside: None) -> None:
+    (tmp_path / "mine.yaml").write_text("{like: augmented}")
+    recipes = ("plain", str(tmp_path / "mine.yaml"))
+    compare(SMALL, out=tmp_path / "first", recipes=recipes, **ASKED)
+    compare(SMALL, out=tmp_path / "second", recipes=recipes, take_from=tmp_path / "first", **ASKED)
+    shutil.rmtree(tmp_path / "first")
+    trial = tmp_path / "second" / "trials" / "mine-r0"
+    assert json.loads((trial / "run.json").read_text())["job"] == json.loads((trial / "trial.json").read_text())["job"]
+    assert command("evaluate", str(trial), "--shifts", "crop").returncode == 0
 
 
 def test_what_looks_on_moves_nothing(first: Path, tmp_path: Path) -> None:
