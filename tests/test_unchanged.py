@@ -45,6 +45,15 @@ def test_a_study_does_not_go_on_with_other_pictures(folder: Path, tmp_path: Path
     assert compare(str(folder), out=tmp_path / "study", **{**ASKED, "repeats": 2})["complete"]
 
 
+def test_a_study_keeps_its_recipes(folder: Path, tmp_path: Path) -> None:
+    """A recipe's file may go: the study has a copy, also where what is set must find its way to recipes."""
+    (tmp_path / "mine.yaml").write_text("{like: augmented}")
+    asked = {**ASKED, "recipes": (str(tmp_path / "mine.yaml"), "plain"), "overrides": ("plain.until=100%",)}
+    compare(str(folder), out=tmp_path / "study", **asked)
+    (tmp_path / "mine.yaml").unlink()
+    assert compare(out=tmp_path / "study", repeats=2)["complete"]
+
+
 def test_a_study_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("{like: quick, batch: 16}")
     (tmp_path / "mine.yaml").write_text("{like: base.yaml, clip: 2.0}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from augend.recipes.plan import Plan
 from augend.recipes.resolve import Asked, settings_rate
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
-from augend.runner.job import Kept, check_plan, load_splits, resolve_job
+from augend.runner.job import Job, Kept, check_plan, load_splits, resolve_job
 from augend.runner.sight import check_orders, reads_files
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
@@ -132,10 +133,10 @@ def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -
         check_unchanged(study, progress)
     if asked.repeats > before.repeats:
         kept: Kept = {}
-        for recipe in asked.recipes:
-            job = asked.job(recipe, 0)
-            plan = resolve_job(job, load_splits(job, None, progress, kept))
-            _check_repeats(asked, recipe, plan, range(before.repeats, asked.repeats), kept)
+        for name in study.files:
+            jobs = functools.partial(study.job, name)
+            plan = resolve_job(jobs(0), load_splits(jobs(0), None, progress, kept))
+            _check_repeats(plan, jobs, range(before.repeats, study.repeats_of(name)), kept)
     write_json(out / "study.json", record)
     return study
 
@@ -187,7 +188,8 @@ def plan_study(
             )
     for recipe, plan in plans.items():
         check_plan(plan, splits[recipe])
-        _check_repeats(request, recipe, plan, range(1, request.repeats), kept)
+        most = min(request.repeats, request.fewer.get(plan.recipe, request.repeats))
+        _check_repeats(plan, functools.partial(request.job, recipe), range(1, most), kept)
     names = [plan.recipe for plan in plans.values()]
     reference = request.reference if request.reference in names else names[0]
     first = request.recipes[0]
@@ -247,19 +249,18 @@ def plan_study(
         study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
         plans = resolved()
-    record["made_of"] = fingerprints(request, kept, progress)
+    record["made_of"] = fingerprints(request, request.job(request.recipes[0], 0), kept, progress)
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
 
 
-def _check_repeats(request: Request, recipe: str, plan: Plan, repeats: Iterable[int], kept: Kept) -> None:
+def _check_repeats(plan: Plan, jobs: Callable[[int], Job], repeats: Iterable[int], kept: Kept) -> None:
     """Refuse files of scores or orders that do not fit the pictures which other repeats draw, before anything is trained."""
     if not reads_files(plan):
         return
-    fewer = request.fewer.get(plan.recipe)
-    for repeat in (one for one in repeats if fewer is None or one < fewer):
-        job = request.job(recipe, repeat)
+    for repeat in repeats:
+        job = jobs(repeat)
         try:
             splits = load_splits(job, None, None, kept)
             check_orders(resolve_job(job, splits), splits)

@@ -177,9 +177,13 @@ class Study:
     @property
     def names(self) -> list[str]:
         """All trials, repeat by repeat, so that the first table is complete as early as possible."""
-        most = self.request.repeats
-        recipes = {r["name"]: min(most, r.get("repeats") or most) for r in self.record["recipes"]}
-        return [trial_name(name, repeat) for repeat in range(most) for name, n in recipes.items() if repeat < n]
+        most = {recipe["name"]: self.repeats_of(recipe["name"]) for recipe in self.record["recipes"]}
+        return [trial_name(name, r) for r in range(self.request.repeats) for name, n in most.items() if r < n]
+
+    def repeats_of(self, recipe: str) -> int:
+        """How many repeats a recipe has: those of the study, or its own where it shall have fewer."""
+        fewer = next(one.get("repeats") for one in self.record["recipes"] if one["name"] == recipe)
+        return min(self.request.repeats, fewer or self.request.repeats)
 
     @property
     def pending(self) -> list[str]:

@@ -12,19 +12,21 @@ from augend.data.cache import Progress
 from augend.names import known
 from augend.recipes.library import settings_files
 from augend.recipes.resolve import Asked
-from augend.runner.job import Kept, load_splits
+from augend.runner.job import Job, Kept, load_splits
 from augend.study.request import Request, Study
 
 __all__ = ["check_unchanged", "fingerprints"]
 
 
-def fingerprints(request: Request, kept: Kept | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def fingerprints(
+    request: Request, job: Job, kept: Kept | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Digests of somebody's own pictures, as repeat 0 splits them (None of a named data set), and of the files that the study
     reads anew for each trial: settings, what parameters name, augmentations, plugins. Recipes are copied instead.
     """
     pictures = None
     if request.data.partition(":")[0] not in known("data"):
-        job = dataclasses.replace(request, poorer={}).job(request.recipes[0], 0)
+        job = dataclasses.replace(job, fraction=request.fraction, false_labels=request.false_labels)
         pictures = load_splits(job, Asked({"main": job.data}, {}), progress, kept)["main"].digest
     return {"pictures": pictures, "files": {str(file): _digest(file) for file in _files(request)}}
 
@@ -34,7 +36,7 @@ def check_unchanged(study: Study, progress: Progress | None = None) -> None:
     before = study.record.get("made_of")
     if before is None:  # of an augend before this check
         return
-    now = fingerprints(study.request, None, progress)
+    now = fingerprints(study.request, study.job(next(iter(study.files)), 0), None, progress)
     if now["pictures"] != before["pictures"]:
         raise AugendError(
             f"{study.path}: the pictures of {study.request.data} have changed since the study began, and trials on others "
