@@ -106,6 +106,10 @@ def test_a_test_set_that_everybody_has_may_be_shown(tmp_path: Path) -> None:
         other_data(tmp_path / "run", "digits", "valid")
     done = command("evaluate", str(tmp_path / "run"), "--data", "digits", "--json")
     assert list(json.loads(done.stdout)["splits"]) == ["test"]
+    about["job"]["refit"] = "all"  # a model that was trained once more, on test pictures too
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    with pytest.raises(AugendError, match="was trained on it"):
+        other_data(tmp_path / "run", "digits")
 
 
 def test_the_last_model_is_not_trained_by_other_settings(tmp_path: Path) -> None:

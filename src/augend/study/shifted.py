@@ -29,6 +29,7 @@ from augend.randomness import Draws
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record, shown_by
+from augend.study.origin import origin_of
 from augend.study.statistics import mean_of, said
 
 __all__ = [
@@ -101,7 +102,7 @@ def source_of(data: str) -> str:
 
 def other_data(path: Path, data: str | None, piece: str = "test") -> bool:
     """Refuse data that a run or study was trained on, or another cut of them: only its own split knows which of them are test
-    pictures. Where a data set comes with its test set, that is nobody's to train on.
+    pictures. Where a data set comes with its test set, that is nobody's to train on, but for models of ``--refit all``.
 
     Returns:
         Whether `data` are the pictures it was trained on, of which the test set alone may be shown.
@@ -118,7 +119,7 @@ def other_data(path: Path, data: str | None, piece: str = "test") -> bool:
         own, fixed = str(about["job"].get("data")), bool(about["data"].get("main", {}).get("fixed_test"))
     if source_of(own) != source_of(data):
         return False
-    if not fixed or piece != "test":
+    if not fixed or piece != "test" or origin_of(path).trained_on == "all":
         instead = "leave --data out" if folder == path else f"name {folder} and leave --data out"
         raise AugendError(
             f"--data {data}: {path} was trained on it; {instead}, and it is shown its own {PIECES.get(piece, piece)} pictures"
