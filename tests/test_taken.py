@@ -107,6 +107,18 @@ def test_other_code_is_another_study(first: Path, tmp_path: Path, monkeypatch: p
     assert take_from(study, first) == (0, {"a checkout with changes that no commit names": 2})
 
 
+@pytest.mark.parametrize("file", ["run.json", "environment.json", "plan.json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", None])
+def test_a_damaged_trial_is_trained(first: Path, tmp_path: Path, file: str, text: str | None) -> None:
+    for trial in (first / "trials").glob("plain-*"):
+        if text is None:
+            (trial / file).unlink()
+        else:
+            (trial / file).write_text(text)
+    taken, reasons = take_from(opened(tmp_path / "study"), first)
+    assert taken == 0 and sum(reasons.values()) == 2
+
+
 def test_pictures_that_have_changed_are_others(tmp_path: Path, inside: None) -> None:
     folder = photos.fill(tmp_path / "pictures", {"cat": 30, "dog": 30})
     asked = {**ASKED, "size": 16}

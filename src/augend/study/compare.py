@@ -136,7 +136,7 @@ def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -
         for name in study.files:
             jobs = functools.partial(study.job, name)
             plan = resolve_job(jobs(0), load_splits(jobs(0), None, progress, kept))
-            _check_repeats(plan, jobs, range(before.repeats, study.repeats_of(name)), kept)
+            _check_repeats(plan, jobs, range(before.repeats, study.repeats_of(name)))
     write_json(out / "study.json", record)
     return study
 
@@ -189,7 +189,7 @@ def plan_study(
     for recipe, plan in plans.items():
         check_plan(plan, splits[recipe])
         most = min(request.repeats, request.fewer.get(plan.recipe, request.repeats))
-        _check_repeats(plan, functools.partial(request.job, recipe), range(1, most), kept)
+        _check_repeats(plan, functools.partial(request.job, recipe), range(1, most))
     names = [plan.recipe for plan in plans.values()]
     reference = request.reference if request.reference in names else names[0]
     first = request.recipes[0]
@@ -255,14 +255,14 @@ def plan_study(
     return study
 
 
-def _check_repeats(plan: Plan, jobs: Callable[[int], Job], repeats: Iterable[int], kept: Kept) -> None:
+def _check_repeats(plan: Plan, jobs: Callable[[int], Job], repeats: Iterable[int]) -> None:
     """Refuse files of scores or orders that do not fit the pictures which other repeats draw, before anything is trained."""
     if not reads_files(plan):
         return
     for repeat in repeats:
         job = jobs(repeat)
         try:
-            splits = load_splits(job, None, None, kept)
+            splits = load_splits(job)  # one at a time: each repeat has pictures of its own
             check_orders(resolve_job(job, splits), splits)
         except AugendError as error:
             raise AugendError(f"repeat {repeat} of {plan.recipe} draws other pictures than repeat 0: {error}") from None

@@ -20,16 +20,10 @@ from augend.study.trials import state_of, trial_folder
 
 __all__ = ["check_other", "take_from"]
 
-BITS = ("torch", "processor", "capability", "gpu", "augend", "commit")  # of environment.json: what last bits depend on
-OWN = (
-    "recipe",
-    "settings",
-    "overrides",
-    "params",
-    "model",
-    "budget",
-    "root",
-)  # of a job: the plan says what they amount to
+# of environment.json: what last bits depend on
+BITS = ("torch", "processor", "capability", "gpu", "augend", "commit")
+# of a job: what comes to the plan and to the pictures, which are compared themselves
+OWN = ("recipe", "settings", "overrides", "params", "model", "budget", "root")
 LEFT = shutil.ignore_patterns("checkpoints", ".lock", "trial.json", "state.json")
 
 
@@ -57,12 +51,15 @@ def take_from(study: Study, other: Path, progress: Progress | None = None) -> tu
     if other.resolve() == study.path.resolve():
         raise AugendError(f"--take-from {other}: is this study itself")
     kept: Kept = {}
-    taken, reasons = 0, dict[str, int]()
-    for name in study.names:
+    taken, reasons, last = 0, dict[str, int](), "0"
+    for name in study.names:  # repeat by repeat, each with a split of its own
         folder, found = trial_folder(study.path, name), trial_folder(other, name)
         if state_of(folder) != "pending" or not (folder / "trial.json").is_file() or state_of(found) != "finished":
             continue
         recipe, _, repeat = name.rpartition("-r")
+        if repeat != last:
+            kept.clear()
+            last = repeat
         job = study.job(recipe, int(repeat))
         differs = _differs(job, study.record["hardware"], found, kept, progress)
         if differs is None:
@@ -79,23 +76,26 @@ def take_from(study: Study, other: Path, progress: Progress | None = None) -> tu
 
 def _differs(job: Job, hardware: Mapping[str, Any], found: Path, kept: Kept, progress: Progress | None) -> str | None:
     """Why a finished trial is not what this job would end in; None where it is."""
-    run, here = read_json(found / "run.json"), {**describe(), **program()}
-    before = read_json(found / "environment.json")
-    if any(before.get(key) != here.get(key) for key in BITS) or run["hardware"] != hardware:
+    try:
+        run, before, their_plan = (read_json(found / f"{name}.json") for name in ("run", "environment", "plan"))
+        theirs = Job.from_json(run["job"])
+    except (AugendError, KeyError, TypeError):
+        return "damaged"
+    here = {**describe(), **program()}
+    if any(before.get(key) != here.get(key) for key in BITS) or run.get("hardware") != hardware:
         return "another machine, build or version"
     if str(here.get("commit", "")).endswith("+"):
         return "a checkout with changes that no commit names"
-    theirs = Job.from_json(run["job"])
     fields = [field.name for field in dataclasses.fields(Job) if field.name not in OWN]
     if any(getattr(theirs, name) != getattr(job, name) for name in fields) or job.plugins:
         return "other data, seeds or code"
     splits = load_splits(job, None, progress, kept)
     record = {role: split.record() for role, split in splits.items()}
-    if run["data"] != json.loads(json.dumps(record)):
+    if run.get("data") != json.loads(json.dumps(record)):
         return "other pictures"
-    plan, their_plan = json.loads(resolve_job(job, splits).to_json()), read_json(found / "plan.json")
+    plan = json.loads(resolve_job(job, splits).to_json())
     if plan["monitor"] is None:  # what looks on moves nothing
-        their_plan["monitor"] = None
+        their_plan = {**their_plan, "monitor": None}
     if plan != their_plan:
         return "another plan"
     if any(Path(text).is_file() for text in _texts(plan)):
