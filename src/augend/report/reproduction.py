@@ -227,8 +227,9 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append("\n".join(lines))
     parts += [f"![{name}](figures/{name}.png)\n\n{caption}" for name, caption in (captions or {}).items()]
     environment = found["environment"]
+    commit = f"commit {environment['commit']}, " if environment.get("commit") else ""
     parts.append(
-        f"{environment['processor']}, Python {environment['python']}, torch {environment['torch']}, "
+        f"{environment['processor']}, Python {environment['python']}, torch {environment['torch']}, {commit}"
         f"{found['hardware']['precision']}{', channels-last' if found['hardware']['channels_last'] else ''}, seeds from "
         f"{found['seed']} on; {found['sizes']['train']} pictures to train, {found['sizes']['valid']} to validate, "
         f"{found['sizes']['test']} to test. `{found['command']}`"
