@@ -22,7 +22,7 @@ from augend.evaluate.attacks import pgd, worst
 from augend.pixels import to_float
 from augend.randomness import Draws
 from augend.runner.job import Job
-from augend.study.attacked import attacked
+from augend.study.attacked import above, attacked
 from augend.study.compare import open_study
 from augend.study.results import write
 from augend.study.trials import run_trial, trial_folder
@@ -188,7 +188,7 @@ def test_the_command_prints_what_was_found(
     for one in found["models"]["run"]["conditions"]:
         assert f"{one['attack']}, {one['threat']}" in said
         assert f"eps {one['said']:<8} {100 * one['accuracy']['mean']:.1f} %" in said
-    assert "(2 steps of eps/4, 2 starts, all but the first random, expectation over 1 fresh draws a step, or" in said
+    assert "(2 steps of eps/4, 2 starts, all but the first random, expectation over 1 fresh draws a step (the" in said
     page = (run / "attacks.html").read_text(encoding="utf-8")
     assert all(word in page for word in ("adaptive", "transferred", "bare model", "Threat models"))
     assert page.count("<svg") == 4 and json.loads((run / "attacks.json").read_text()) == found
@@ -201,7 +201,7 @@ def test_sums_alone(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert code == 0 and "40 test pictures" in said and "clean, test-time sums" in said and "of their draws" in said, (
         err
     )
-    assert "<svg" not in (run / "attacks.html").read_text(encoding="utf-8")
+    assert "<svg" not in (run / "through-sums.html").read_text(encoding="utf-8")
 
 
 def test_foolbox_by_name(run: Path) -> None:
@@ -217,6 +217,8 @@ def test_foolbox_by_name(run: Path) -> None:
     for name in ("L2PGD", "LinfPDG", "base"):
         with pytest.raises(AugendError, match=f"no L-infinity attack '{name}'"):
             asked(f"foolbox:{name}")
+    with pytest.raises(AugendError, match="cannot run it on labels alone"):
+        attacked(run, asked("foolbox:GenAttack", "8/255"))
 
 
 def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,9 +266,47 @@ def test_a_model_file_needs_data(run: Path, tmp_path: Path) -> None:
     assert found["pictures"] == 60 and found["data"] == SMALL
 
 
-def test_the_sweep_ends_where_nothing_is_left() -> None:
-    found = asked("pgd", "sweep").eps
-    assert [said for said, _ in found] == SWEEP.split(",") and found[-1][1] > 0.5
+def test_the_sweep_ends_where_nothing_is_left(run: Path) -> None:
+    budgets = asked("pgd", "sweep").eps
+    assert [said for said, _ in budgets] == SWEEP.split(",")
+    found = attacked(run, asked("pgd", f"{budgets[-1][0]},1", "k=2,weight=1,draws=2", samples=4))["models"]["run"]
+    for said in (budgets[-1][0], "1"):
+        assert by(found, "pgd", BARE, said)["accuracy"]["mean"] == 0
+        assert by(found, "pgd", ADAPTIVE, said)["accuracy"]["mean"] == 0
+    assert found["notes"] == []
+
+
+def test_what_withstands_the_adaptive_attack_better_is_said() -> None:
+    def one(threat: str, low: float, high: float, said: str = "8/255") -> dict[str, Any]:
+        level = {"mean": (low + high) / 2, "low": low, "high": high}
+        return {"attack": "pgd", "said": said, "threat": threat, "accuracy": level}
+
+    assert above([one(BARE, 0.1, 0.2), one(ADAPTIVE, 0.15, 0.3), one(TRANSFERRED, 0.8, 0.9)]) == []
+    (line,) = above([one(BARE, 0.1, 0.2), one(ADAPTIVE, 0.25, 0.35), one(BARE, 0, 0, "1"), one(ADAPTIVE, 0, 0, "1")])
+    assert line.startswith("pgd 8/255: 30.0 % withstand the adaptive attack, 15.0 % that on the bare model")
+    unknown = one(BARE, 0.1, 0.2)
+    unknown["accuracy"]["high"] = None
+    assert above([unknown, one(ADAPTIVE, 0.25, 0.35)]) == []
+
+
+def test_pages_of_other_pictures_stand_beside(run: Path, capsys: Any, monkeypatch: Any) -> None:
+    evaluate(capsys, monkeypatch, str(run), "--attack", "fgsm", "--eps", "1/255", "--pictures", "20")
+    before = (run / "attacks.html").read_text()
+    evaluate(capsys, monkeypatch, str(run), "--sums", "k=2,draws=2", "--pictures", "20")
+    evaluate(capsys, monkeypatch, str(run), "--attack", "fgsm", "--eps", "1/255", "--data", "tilted-digits")
+    assert (run / "attacks.html").read_text() == before and (run / "through-sums.html").is_file()
+    assert (run / "attacks-tilted-digits.json").is_file()
+
+
+def test_a_gradient_that_is_no_number_is_blind() -> None:
+    class Spread(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            flat = x.flatten(1)
+            return (flat / flat.var(1, keepdim=True).sqrt().clamp(min=1e-3))[:, :3]
+
+    x = torch.rand(3, 1, 4, 4)
+    x[1] = 0.5
+    assert attacked_room.blind(Spread().eval(), x, torch.tensor([0, 1, 2])).tolist() == [0, 1, 0]
 
 
 def test_what_a_run_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

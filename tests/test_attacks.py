@@ -275,5 +275,27 @@ def test_mistakes_are_one_line(name: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros(len(x), CLASSES)
 
-    with pytest.raises(AugendError, match="no gradient to its input"):
-        attack(Detached().eval(), x, y)
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.layer(x.detach().flatten(1))
+            return found
+
+    for model in (Detached(), Cut()):
+        with pytest.raises(AugendError, match="no gradient to its input"):
+            attack(model.eval(), x, y)
+
+
+def test_a_pixel_without_a_slope_does_not_hold_its_picture() -> None:
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = x.flatten(1)
+            return torch.stack([flat.sum(1) + 0 * flat[:, 0].sqrt() * 0, -flat.sum(1)], 1)
+
+    x = torch.full((2, 1, 4, 4), 0.5)
+    x[0, 0, 0, 0] = 0  # the root's slope is infinite there, and 0 of that is no number
+    moved = mim(Root().eval(), x, torch.tensor([0, 0]), eps=0.1)
+    assert bool((moved[0].flatten()[1:] < 0.45).all()) and float(moved[0, 0, 0, 0]) == 0

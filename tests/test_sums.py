@@ -234,6 +234,8 @@ def test_gradual_in_a_loop() -> None:
         (lambda: SumAugmentation(25, num_classes=5)(PICTURES, Y), "a row is made of 25 images, and there are 24"),
         (lambda: SumAugmentation(2)(PICTURES, Y), "num_classes is needed"),
         (lambda: SumAugmentation(2, num_classes=2)(PICTURES, Y), "a label lies outside 0 .. 1"),
+        (lambda: SumAugmentation(2, num_classes=5)(PICTURES, Y / 5), "must be whole class numbers"),
+        (lambda: SumAugmentation(2, num_classes=9)(PICTURES, torch.rand(24, 5)), "labels have 5 classes, num_classes says 9"),
         (lambda: SumAugmentation(2, num_classes=5)(PICTURES, Y[:3]), r"24 images need labels \(24,\) or \(24, classes\)"),
         (lambda: SumAugmentation(2, num_classes=5)(PICTURES.int(), Y), "images must be uint8 or floats, found int32"),
         (lambda: SumAugmentation(2, num_classes=5)(PICTURES, Y, Draws(0, "s"), generator=torch.Generator()), "give one of them"),

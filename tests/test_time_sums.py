@@ -239,6 +239,7 @@ def test_mistakes_are_one_line() -> None:
         (TestTimeSums(model, None), (x,), "there are no references"),
         (TestTimeSums(model, bank[..., :4]), (x,), "bring them to one size"),
         (TestTimeSums(model, bank), (x, torch.arange(2)), "keys for 3 pictures"),
+        (TestTimeSums(model, bank), (255 * x,), r"pictures must lie in \[0, 1\]"),
     ]:
         with pytest.raises(AugendError, match=said):
             sums(*arguments)

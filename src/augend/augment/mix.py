@@ -62,11 +62,15 @@ def checked_batch(word: str, images: Tensor, labels: Tensor) -> None:
 
 
 def label_table(word: str, labels: Tensor, classes: int | None) -> Tensor:
-    """Labels of a loop as float ``(rows, classes)``: int64 ``(rows,)`` by class number, soft ones as they are."""
+    """Labels of a loop as float ``(rows, classes)``: integers ``(rows,)`` by class number, soft ones as they are."""
     if labels.ndim == 2:
+        if classes is not None and labels.shape[1] != classes:
+            raise AugendError(f"{word}: labels have {labels.shape[1]} classes, num_classes says {classes}")
         return labels if labels.is_floating_point() else labels.float()
     if classes is None:
         raise AugendError(f"{word}: labels are class numbers, so num_classes is needed")
+    if labels.is_floating_point():
+        raise AugendError(f"{word}: labels ({len(labels)},) must be whole class numbers; soft ones are (rows, classes)")
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise AugendError(f"{word}: a label lies outside 0 .. {classes - 1} (num_classes)")
     return soft_targets(labels.long(), classes)

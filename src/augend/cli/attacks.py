@@ -87,9 +87,12 @@ def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, r
 
 
 def _blind(model: dict[str, Any]) -> None:
+    """What makes an attack say less than it seems to."""
     if model["blind"]:
         share = f"{100 * model['blind']:.1f} %"
         typer.echo(f"  {share} of what is right when clean has no gradient: attacks by gradients see nothing there")
+    for note in model["notes"]:
+        typer.echo(f"  {note}")
 
 
 def _conditions(some: list[dict[str, Any]]) -> str:

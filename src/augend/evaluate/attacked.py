@@ -59,7 +59,7 @@ ATTACKS = ("fgsm", "bim", "mim", "pgd")
 CLEAN = "clean"
 BARE, TRANSFERRED, ADAPTIVE = "bare model", "transferred", "adaptive"
 THROUGH = "test-time sums"
-BLIND = "no gradient"  # a picture at which the bare model's gradient is 0 in every pixel: sign() leaves it alone
+BLIND = "no gradient"  # a picture at which the bare model's gradient is 0 or no number in every pixel: sign() leaves it alone
 PIECES = {"test": "test", "valid": "validation"}  # what may be attacked, and what it is called
 SWEEP = "1/255,2/255,4/255,8/255,16/255,32/255,64/255,128/255"
 FOOLBOX = "foolbox:"
@@ -270,7 +270,10 @@ def procedure(condition: Condition, wanted: Asked) -> str:
         starts = _restarts(wanted, condition.threat == ADAPTIVE)
         parts.append("from the picture" if starts == 1 else f"{starts} starts, all but the first random")
     if condition.threat == ADAPTIVE:
-        parts.append(f"expectation over {wanted.samples} fresh draws a step, or transferred where that is worse")
+        fresh = f"expectation over {wanted.samples} fresh draws a step (the defender's own are not known)"
+        parts.append(f"{fresh}, or transferred where that is worse")
+    if attack.startswith(FOOLBOX):
+        parts.append("foolbox's own defaults")
     return ", ".join(parts)
 
 
@@ -354,8 +357,9 @@ def look(
 
 
 def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """1 for each picture at which a model's gradient is 0 in every pixel, int64 ``(B,)``."""
-    return (attacks.input_gradient(model, x, labels).flatten(1) == 0).all(1).long()
+    """1 for each picture at which a model's gradient is 0, or no number, in every pixel, int64 ``(B,)``."""
+    slope = attacks.input_gradient(model, x, labels).flatten(1)
+    return ((slope == 0) | slope.isnan()).all(1).long()
 
 
 def batch_of(pictures: Pictures) -> int:
@@ -411,13 +415,17 @@ def _foolbox(word: str) -> Any:
     kind = getattr(foolbox.attacks, name, None)
     try:
         made = kind() if isinstance(kind, type) else None
-    except TypeError:
-        made = None
+    except Exception as error:  # some ask for arguments, some for further packages
+        raise AugendError(f"--attack: foolbox's {name} cannot be made ({_one_line(error)})") from None
     distance = getattr(made, "distance", None)
     if made is None or not math.isinf(getattr(distance, "p", 0.0)):
         known = [one for one in dir(foolbox.attacks) if one.lower().startswith("linf")]
         raise AugendError(f"--attack: foolbox has no L-infinity attack {name!r}{nearest(name, known)}")
     return made
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: float, first: int) -> Tensor:
@@ -427,6 +435,10 @@ def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: flo
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(first)  # also of the pictures' device
         target = foolbox.PyTorchModel(copy.deepcopy(model), bounds=(0, 1), device=x.device)
-        _, clipped, _ = _foolbox(word)(target, x, labels, epsilons=eps)
+        attack = _foolbox(word)
+        try:
+            _, clipped, _ = attack(target, x, labels, epsilons=eps)
+        except Exception as error:  # those that want a target, or the pictures of a data set
+            raise AugendError(f"--attack {word}: foolbox cannot run it on labels alone ({_one_line(error)})") from None
     clipped_: Tensor = clipped.detach()
     return attacks.within(clipped_, x, eps)

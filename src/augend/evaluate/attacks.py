@@ -65,9 +65,9 @@ def _input_gradient(value: Callable[[Tensor], Tensor], pictures: Tensor) -> Tens
     with torch.enable_grad():
         leaf = pictures.detach().requires_grad_()
         found = value(leaf)
-        if not found.requires_grad:
+        gradient = torch.autograd.grad(found, leaf, allow_unused=True)[0] if found.requires_grad else None
+        if gradient is None:
             raise AugendError("the model passes no gradient to its input (it detaches it, or works without gradients)")
-        (gradient,) = torch.autograd.grad(found, leaf)
     return gradient
 
 
@@ -371,6 +371,7 @@ def _attack(
         for step in range(steps):
             found = ask(now, labels, own.child(f"step/{step}"))
             if decay is not None:
+                found = torch.where(found.isnan(), 0, found)  # or one pixel without a slope holds its picture for good
                 size = found.abs().mean(dim=tuple(range(1, found.ndim)), keepdim=True)
                 found = found / torch.where(size > 0, size, 1.0)
                 found = total = found if total is None else found + decay * total

@@ -125,6 +125,7 @@ class TestTimeSums(nn.Module):
 
         The first n are those that n draws would give.
         """
+        _in_range("pictures", pictures)
         return torch.stack([self._draw(pictures, keys, number, references) for number in range(self.draws)])
 
     def sample(self, pictures: Tensor, draws: Draws) -> Tensor:
@@ -166,6 +167,7 @@ class TestTimeSums(nn.Module):
         return self._decided(pictures, keys, stop and self.average == "probabilities", votes=False)
 
     def _decided(self, pictures: Tensor, keys: Tensor | None, stop: bool, votes: bool) -> Decision:
+        _in_range("pictures", pictures)
         keys = torch.arange(len(pictures)) if keys is None else keys
         waiting = torch.arange(len(pictures))
         classes, used = torch.zeros(len(pictures), dtype=torch.int64), torch.full((len(pictures),), self.draws)
@@ -258,5 +260,10 @@ def _partners(references: Tensor) -> None:
         raise AugendError(f"test-time sums: references must be (R, ...) pictures, found {tuple(references.shape)}")
     if references.dtype != torch.uint8 and not references.is_floating_point():
         raise AugendError(f"test-time sums: references must be uint8, or floats in [0, 1], found {references.dtype}")
-    if references.is_floating_point() and not bool(((references >= 0) & (references <= 1)).all()):
-        raise AugendError("test-time sums: references must lie in [0, 1]; normalisation belongs inside the model")
+    _in_range("references", references)
+
+
+def _in_range(what: str, values: Tensor) -> None:
+    """Sums of pictures in other ranges are sums of something else."""
+    if values.is_floating_point() and not bool(((values >= 0) & (values <= 1)).all()):
+        raise AugendError(f"test-time sums: {what} must lie in [0, 1]; normalisation belongs inside the model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,23 @@ from augend.report.templates import rendered
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write"]
+__all__ = ["stem_of", "write"]
 
 LINES = {BARE: "-", TRANSFERRED: "--", ADAPTIVE: ":"}
 Model = dict[str, Any]
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the plots and write ``attacks.html`` and ``attacks.json`` into the folder of a run or a study; of validation
-    pictures ``attacks-valid.html`` and ``attacks-valid.json``.
+    """Draw the plots and write a page and its numbers into the folder of a run or a study: ``attacks.html`` and
+    ``attacks.json``, ``through-sums`` where nothing is attacked; see `stem_of`.
 
     Args:
         found: what `augend.study.attacked.attacked(folder, ...)` returned.
     """
     on = found["asked"]["on"]
-    stem = "attacks" + ("" if on == "test" else f"-{on}")
+    conditions = next(iter(found["models"].values()))["conditions"]
+    nothing = all(one["attack"] == CLEAN for one in conditions)
+    stem = stem_of("through-sums" if nothing else "attacks", on, found["data"])
     write_json(folder / f"{stem}.json", found)
     first = next(iter(found["models"].values()))
     attacks = list(dict.fromkeys(one["attack"] for one in first["conditions"] if one["attack"] != CLEAN))
@@ -57,6 +60,16 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     page = folder / f"{stem}.html"
     write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
     return page
+
+
+def stem_of(kind: str, on: str, data: str | None) -> str:
+    """The name of a page, by what was shown: other pictures do not replace a page.
+
+    >>> stem_of("attacks", "test", None), stem_of("attacks", "valid", None), stem_of("sums", "test", "cifar10:test=100")
+    ('attacks', 'attacks-valid', 'sums-cifar10-test-100')
+    """
+    shown = "" if data is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", data).strip("-.")[-60:]
+    return kind + ("" if on == "test" else f"-{on}") + shown
 
 
 def robustness(figure: Figure, models: dict[str, Model], attack: str, pictures: str = "test") -> bool:

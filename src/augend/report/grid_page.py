@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED
+from augend.report.attacked_page import stem_of
 from augend.report.plots import COLOURS, INK, MARKERS, draw, place
 from augend.report.templates import rendered
 
@@ -21,14 +22,14 @@ Model = dict[str, Any]
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the trade-offs and write ``sums.html`` and ``sums.json`` into the folder of a run or a study; of validation
-    pictures ``sums-valid.html`` and ``sums-valid.json``.
+    """Draw the trade-offs and write ``sums.html`` and ``sums.json`` into the folder of a run or a study; of other pictures
+    under the names that `stem_of` gives.
 
     Args:
         found: what `augend.study.grid.grid(folder, ...)` returned.
     """
     on = found["asked"]["on"]
-    stem = "sums" + ("" if on == "test" else f"-{on}")
+    stem = stem_of("sums", on, found["data"])
     write_json(folder / f"{stem}.json", found)
     first = next(iter(found["models"].values()))
     attacks = list(dict.fromkeys((one["attack"], one["said"]) for one in first["bare"] if one["attack"] != CLEAN))

@@ -17,7 +17,19 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.data.pictures import Pictures
 from augend.data.splits import stratified
-from augend.evaluate.attacked import BLIND, CLEAN, Asked, Condition, Looked, conditions, look, procedure
+from augend.evaluate.attacked import (
+    ADAPTIVE,
+    BARE,
+    BLIND,
+    CLEAN,
+    PIECES,
+    Asked,
+    Condition,
+    Looked,
+    conditions,
+    look,
+    procedure,
+)
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier
@@ -28,9 +40,20 @@ from augend.study.evidence import Evidence, Record, Scored, Trial, finished, rea
 from augend.study.shifted import Progress, answered, model_of, other_data, pictures_of, told
 from augend.study.statistics import mean_of, said
 
-__all__ = ["ATTACKED", "attack_trials", "attacked", "blind_of", "columns", "record_of", "share_of", "shown_of"]
+__all__ = [
+    "ATTACKED",
+    "above",
+    "attack_trials",
+    "attacked",
+    "blind_of",
+    "columns",
+    "record_of",
+    "share_of",
+    "shown_of",
+    "told_of",
+]
 
-VERSION = 1  # of how attacks go about it: kept answers of another are made again
+VERSION = 2  # of how attacks go about it: kept answers of another are made again
 ATTACKED = "attacked:"  # and a condition: a split of a table's trials, as the finished models see it
 Level = dict[str, Any]
 Looks = tuple[dict[str, Scored], float | None]
@@ -53,8 +76,8 @@ def attacked(
         procedure, ``accuracy``, ``success`` (of the pictures that the same system gets right when clean, the share that is
         wrong) and ``versus_reference`` (paired), each as mean, low and high: for a run intervals over the pictures (Wilson),
         for a study those of its own statistics (success: over the repeats alone); ``blind``: of the pictures that are
-        right when clean, the share without a gradient, where attacks by gradients see nothing. `asked`: what all numbers
-        depend on.
+        right when clean, the share without a gradient, where attacks by gradients see nothing; ``notes``: see `above`.
+        `asked`: what all numbers depend on.
     """
     other_data(path, data, wanted.on)
     about = {"data": data, "asked": wanted.common}
@@ -67,7 +90,7 @@ def attacked(
         return {"study": str(path), "reference": record.reference, **about, "pictures": pictures, "models": models}
     splits, share = _attacked_run(path, wanted, {}, data, root, after)
     pictures = len(next(iter(splits.values())).ids)
-    model = {
+    model: dict[str, Any] = {
         "repeats": 1,
         "share_of_draws": share,
         "blind": blind_of(splits) if wanted.attacks else None,
@@ -81,8 +104,29 @@ def attacked(
             for one in conditions(wanted)
         ],
     }
+    model["notes"] = above(model["conditions"])
     name = path.resolve().name
     return {"model": str(path), "reference": None, **about, "pictures": pictures, "models": {name: model}}
+
+
+def above(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the adaptive attack leaves separably more right than the attack on the bare model: a line each.
+
+    Whoever goes through the sums can leave them out of account, so that much is no proof that sums defend.
+    """
+    accuracy = {(one["attack"], one["said"], one["threat"]): one["accuracy"] for one in found}
+    lines = []
+    for (attack, budget, threat), through in accuracy.items():
+        alone = accuracy.get((attack, budget, BARE))
+        if threat != ADAPTIVE or through is None or alone is None or None in (through["low"], alone["high"]):
+            continue
+        if through["low"] > alone["high"]:
+            lines.append(
+                f"{attack} {budget}: {100 * through['mean']:.1f} % withstand the adaptive attack, "
+                f"{100 * alone['mean']:.1f} % that on the bare model: sums defend, or the attack through them is too weak; "
+                "raise samples, steps, restarts"
+            )
+    return lines
 
 
 def record_of(path: Path, wanted: Asked, data: str | None) -> Record:
@@ -196,30 +240,68 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
     reference = evidence.record.reference
     compared = name != reference and bool(evidence.repeats(name, reference))
     known = [share for share in shares if share is not None]
-
-    def success(one: Condition) -> Level | None:
-        fallen = [_fallen(evidence.trials[name, r].splits, one)[0] for r in evidence.repeats(name)]
-        some = [wrong for wrong in fallen if len(wrong)]
-        floor = 1 / min(map(len, some)) if some else 0.0
-        return said(mean_of([float(wrong.mean()) for wrong in some], floor), 0, 1)
-
+    seen = [evidence.trials[name, r].splits for r in evidence.repeats(name)]
+    levels = [
+        {
+            **_about(one, wanted),
+            "accuracy": said(evidence.level(name, one.name, "accuracy"), 0, 1),
+            "success": None if one.attack == CLEAN else _success(seen, one),
+            "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"), -1, 1)
+            if compared
+            else None,
+        }
+        for one in conditions(wanted)
+    ]
     return {
-        "repeats": len(evidence.repeats(name)),
+        "repeats": len(seen),
         "share_of_draws": float(np.mean(known)) if known else None,
-        "blind": float(np.mean([blind_of(evidence.trials[name, r].splits) for r in evidence.repeats(name)]))
-        if wanted.attacks
-        else None,
-        "conditions": [
-            {
-                **_about(one, wanted),
-                "accuracy": said(evidence.level(name, one.name, "accuracy"), 0, 1),
-                "success": None if one.attack == CLEAN else success(one),
-                "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"), -1, 1)
-                if compared
-                else None,
-            }
-            for one in conditions(wanted)
-        ],
+        "blind": float(np.mean([blind_of(one) for one in seen])) if wanted.attacks else None,
+        "conditions": levels,
+        "notes": above(levels),
+    }
+
+
+def _success(seen: Sequence[Mapping[str, Scored]], one: Condition) -> Level | None:
+    """Of what is right when clean, the share on which an attack succeeds, over a recipe's repeats."""
+    some = [wrong for wrong in (_fallen(splits, one)[0] for splits in seen) if len(wrong)]
+    floor = 1 / min(map(len, some)) if some else 0.0
+    return said(mean_of([float(wrong.mean()) for wrong in some], floor), 0, 1)
+
+
+def told_of(evidence: Evidence, wanted: Asked) -> dict[str, Any]:
+    """How the rows of a table were attacked (`attack_trials`), and what the columns do not say of them.
+
+    Returns:
+        ``pictures``, ``of``, ``asked``; ``procedures``: attacked column -> how; ``rows``: name -> ``blind``, ``notes`` and
+        ``success`` by column, as of `attacked`.
+    """
+    some = conditions(wanted)
+    rows: dict[str, Any] = {}
+    pictures = 0
+    for recipe in evidence.recipes:
+        trials = [evidence.trials[recipe.name, r] for r in evidence.repeats(recipe.name)]
+        seen = [
+            {name.removeprefix(ATTACKED): one for name, one in trial.splits.items() if name.startswith(ATTACKED)}
+            for trial in trials
+        ]
+        if not seen:
+            continue
+        pictures = len(next(iter(seen[0].values())).ids)
+        levels = [
+            one._asdict() | {"accuracy": said(evidence.level(recipe.name, ATTACKED + one.name, "accuracy"), 0, 1)}
+            for one in some
+        ]
+        rows[recipe.name] = {
+            "blind": float(np.mean([blind_of(one) for one in seen])) if wanted.attacks else None,
+            "notes": above(levels),
+            "success": {one.name: _success(seen, one) for one in some if one.attack != CLEAN},
+        }
+    return {
+        "pictures": pictures,
+        "of": PIECES[wanted.on],
+        "asked": wanted.common,
+        "procedures": {one.name: procedure(one, wanted) for one in some if one.attack != CLEAN},
+        "rows": rows,
     }
 
 

@@ -14,7 +14,7 @@ from augend.evaluate import grid as room
 from augend.evaluate.attacked import Asked, Sums
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
-from augend.study.attacked import blind_of, record_of, share_of, shown_of
+from augend.study.attacked import above, blind_of, record_of, share_of, shown_of
 from augend.study.evidence import Evidence, Scored, Trial, finished
 from augend.study.shifted import Progress, answered, other_data, told
 from augend.study.statistics import said
@@ -42,7 +42,7 @@ def grid(
     Returns:
         `models`: name -> ``repeats``, ``blind`` (as of `augend.study.attacked.attacked`), ``bare`` (the model alone) and
         ``points`` (k, weight, draws), both with `conditions`: attack, budget, threat model and ``accuracy`` as mean, low and
-        high: for a run over the pictures (Wilson), for a study by its own statistics.
+        high: for a run over the pictures (Wilson), for a study by its own statistics; ``notes``: `above` of every point.
     """
     other_data(path, data, wanted.on)
     wanted = replace(wanted, sums=sums[0])
@@ -53,7 +53,7 @@ def grid(
         model = {
             "repeats": 1,
             "blind": blind_of(splits) if wanted.attacks else None,
-            **room.summary(shares, wanted, sums),
+            **_with_notes(room.summary(shares, wanted, sums)),
         }
         pictures = len(next(iter(splits.values())).ids)
         return {"model": str(path), **about, "pictures": pictures, "models": {path.resolve().name: model}}
@@ -77,10 +77,19 @@ def grid(
             "blind": float(np.mean([blind_of(evidence.trials[recipe.name, r].splits) for r in repeats]))
             if wanted.attacks
             else None,
-            **room.summary(shares, wanted, sums),
+            **_with_notes(room.summary(shares, wanted, sums)),
         }
     pictures = len(next(iter(trials[0].splits.values())).ids)
     return {"study": str(path), **about, "pictures": pictures, "models": models}
+
+
+def _with_notes(model: dict[str, Any]) -> dict[str, Any]:
+    notes = [
+        f"k = {one['k']}, weight {one['weight']:g}, {one['draws']} draws, {line}"
+        for one in model["points"]
+        for line in above([*model["bare"], *one["conditions"]])
+    ]
+    return {**model, "notes": notes}
 
 
 def _looked(
