@@ -113,7 +113,20 @@ def test_a_row_may_be_compared_with_itself_asked_otherwise(found: dict[str, Any]
     assert bare["values"] == levels["test"]["values"]  # all test pictures were shown
     differences = np.subtract(through["values"], bare["values"])
     assert claim["difference"]["mean"] == pytest.approx(differences.mean()) and claim["difference"]["repeats"] == 2
-    assert claim["at_equal_cost"] is None and claim["flops_ratio"] == 1  # asking costs more, and that is not counted
+    assert claim["at_equal_cost"] is None and claim["flops_ratio"] is None  # asking costs more, and that is not counted
+
+
+def test_a_page_says_how_rows_were_attacked(found: dict[str, Any]) -> None:
+    about, column = found["attacked"], "fgsm 8/255, bare model"
+    assert about["of"] == "test" and set(about["rows"]) == set(found["rows"]) and about["asked"]["seed"] == 0
+    assert about["procedures"][column] == "1 step of eps" and "clean, bare model" not in about["procedures"]
+    for row, one in about["rows"].items():
+        levels = found["rows"][row]["levels"]
+        clean, left = (levels[f"attacked:{name}"]["mean"] for name in ("clean, bare model", column))
+        assert one["blind"] == 0 and one["success"][column]["mean"] == pytest.approx(1 - left / clean, abs=0.05)
+    assert f"sums: {about['pictures']} test pictures." in found["text"]
+    assert "* fgsm, bare model: 1 step of eps." in found["text"]
+    assert "of what is right when clean, wrong under" in found["text"]
 
 
 def test_a_row_has_settings_of_its_own(found: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
 from augend.study.reach import Price, reached, spent
-from augend.study.reproduce import open_reproduction, verdict
+from augend.study.reproduce import _columns_fit, open_reproduction, verdict
 from augend.study.request import Study
 from augend.study.statistics import Estimate, estimate
 from augend.study.tables import Table, known_tables, load_table, recipe_text
@@ -66,6 +66,19 @@ def test_a_tables_file_is_sound(name: str) -> None:
             assert row is None or row in table.rows
 
 
+def test_every_column_that_is_named_is_there() -> None:
+    for name in known_tables():
+        table = load_table(name)
+        for scale in table.scales or [None]:
+            allowed = None if scale is None else table.scales[scale].protocols
+            for protocol in allowed or table.protocols:
+                _columns_fit(name, table, table.asked(name, protocol, scale))
+    table = load_table("learned/figure-5-authors")
+    other = table.model_copy(update={"measures": ("loss",)})
+    with pytest.raises(AugendError, match="a number is printed for the column 'top-5'"):
+        _columns_fit("x", other, other.asked("x", "cifar10", "paper"))
+
+
 def test_printed_numbers_are_the_papers() -> None:
     rows = load_table("factoring/table-1").rows
     printed = {row.called: row.printed for row in rows.values() if row.printed is not None}
@@ -80,10 +93,14 @@ def _found(mean: float, error: float, repeats: int = 10) -> Estimate:
     ("found", "equal", "word"),
     [
         (_found(0.02, 0.002), _found(0.01, 0.002), "held"),
-        (_found(0.02, 0.002), _found(0.001, 0.002), "held only at unequal cost"),
-        (_found(0.02, 0.002), None, "held only at unequal cost"),
+        (_found(0.02, 0.002), _found(0.001, 0.002), "held; at equal cost not separable"),
+        (_found(0.02, 0.002), _found(-0.01, 0.002), "held only at unequal cost"),
+        (_found(0.02, 0.002), None, "held; cost not compared"),
+        (_found(0.02, 0.002), estimate([0.5], evaluated=10, trained=100), "held; cost not compared"),
         (_found(0.001, 0.002), _found(0.02, 0.002), "not separable with n = 10"),
-        (_found(-0.02, 0.002), _found(0.02, 0.002), "reversed"),
+        (_found(-0.02, 0.002), _found(0.02, 0.002), "reversed only at unequal cost"),
+        (_found(-0.02, 0.002), _found(0.001, 0.002), "reversed"),
+        (_found(-0.02, 0.002), None, "reversed"),
         (estimate([0.5], evaluated=10, trained=100), None, "not separable with n = 1"),
         (None, None, "not separable with n = 0"),
     ],

@@ -88,18 +88,22 @@ def _lines(study: Path, row: str, kind: str) -> list[list[dict[str, Any]]]:
 
 
 def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What the monitor saw of one value, mean and band over the seeds, phase ends as bars."""
+    """One value of a run's lines (`of`: those of the monitor, or ``valid`` or ``train``), mean and band over the seeds.
+
+    Phase ends are bars; of one `phase` alone steps count from its start.
+    """
     axes = figure.subplots()
+    at = "step" if "phase" in asked else "global_step"
     seeds = 0
     for number, row in enumerate(asked["rows"]):
         runs = [
             [line for line in run if asked.get("phase") in (None, line["phase"])]
-            for run in _lines(study, row, "monitor")
+            for run in _lines(study, row, asked.get("of", "monitor"))
         ]
-        if not runs:
+        if not runs or not runs[0]:
             continue
         seeds = len(runs)
-        steps = [line["global_step"] for line in runs[0]]
+        steps = [line[at] for line in runs[0]]
         values = np.array([[line[asked["value"]] for line in run] for run in runs])
         if "over" in asked:  # a value of the line that scored the network, one a seed
             values /= np.array([[run[-1][asked["over"]]] for run in _lines(study, row, "augmenter")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def _table(found: dict[str, Any]) -> str:
         },
         **{
             _measure(measure): [
-                (_level if measure == TOP_FIVE else _score)(row["measures"].get(measure)) for row in rows.values()
+                (_level if measure == TOP_FIVE else _score)(row["measures"].get(measure))
+                + _beside(row["beside"].get(measure, {}), percent if measure == TOP_FIVE else "{:.2f}".format)
+                for row in rows.values()
             ]
             for measure in next(iter(rows.values())).get("measures", {})
         },
@@ -159,8 +162,8 @@ def _fall(found: dict[str, Any] | None) -> str:
     return text if found["low"] is None else f"{text} ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
 
 
-def _beside(numbers: dict[str, float]) -> str:
-    return "".join(f"; {kind} {_share(value)}" for kind, value in numbers.items())
+def _beside(numbers: dict[str, float], said: Callable[[float], str] = percent) -> str:
+    return "".join(f"; {kind} {said(value)}" for kind, value in numbers.items())
 
 
 def _score(found: dict[str, Any] | None) -> str:
@@ -175,7 +178,45 @@ def _claim(claim: dict[str, Any]) -> list[str]:
     if claim.get("of") == "score":
         return [claim["says"], f"score {_score(claim['difference'])}", "–", "–"]
     points = [_difference(claim[key]) for key in ("difference", "at_equal_cost")]
-    return [claim["says"], points[0], f"{claim['flops_ratio']:.2f}", points[1]]
+    ratio = "–" if claim["flops_ratio"] is None else f"{claim['flops_ratio']:.2f}"
+    return [claim["says"], points[0], ratio, points[1]]
+
+
+def _attacked(found: dict[str, Any]) -> str:
+    """How the rows were attacked, on what; where gradients say nothing; and success, which clean accuracy does not decide."""
+    about = found.get("attacked")
+    if not about:
+        return ""
+    rows, sums = found["rows"], about["asked"]["sums"]
+    how = dict.fromkeys(
+        f"{one.partition(' ')[0]}, {one.rpartition(', ')[2]}: {said}" for one, said in about["procedures"].items()
+    )
+    text = f"Attacked and asked through sums: {about['pictures']} {about['of']} pictures."
+    if sums:
+        text += (
+            f" Test-time sums: k = {sums['k']}, weight {sums['weight']:g}, {sums['draws']} draws, mean {sums['average']}, "
+            f"partners among up to {sums['references']} training pictures."
+        )
+    points = [f"* {one}." for one in how]
+    for name, one in about["rows"].items():
+        called = rows[name]["called"]
+        if one["blind"]:
+            share = percent(one["blind"])
+            points.append(
+                f"* {called}: {share} % of what is right when clean has no gradient; attacks see nothing there."
+            )
+        points += [f"* {called}, {note}." for note in one["notes"]]
+    if points:
+        text += "\n\n" + "\n".join(points)
+    if not about["procedures"]:
+        return text
+    head = ["of what is right when clean, wrong under", *(rows[name]["called"] for name in about["rows"])]
+    lines = [line(head), line(["---"] * len(head))]
+    lines += [
+        line([column, *(_level(one["success"].get(column)) for one in about["rows"].values())])
+        for column in about["procedures"]
+    ]
+    return text + "\n\n" + "\n".join(lines)
 
 
 def _equation8(found: dict[str, Any]) -> str:
@@ -219,12 +260,20 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append(costs)
     if equation := _equation8(found):
         parts.append(equation)
+    if attacked := _attacked(found):
+        parts.append(attacked)
+    if any(row.get("measures") for row in found["rows"].values()):
+        parts.append("Intervals of what is measured beside accuracy, top-5 included, are over the repeats alone.")
     parts += [_choice(one, found["rows"]) for one in found.get("choices", [])]
     if found["claims"]:
         head = ["claim", "points, 95 %", "FLOPs ×", "points at equal cost", "verdict"]
         lines = [line(head), line(["---"] * len(head))]
         lines += [line([*_claim(claim), f"**{claim['verdict']}**"]) for claim in found["claims"]]
-        parts.append("\n".join(lines))
+        count = len(found["claims"])
+        by_chance = (
+            f"\n\nEach of these {count} intervals by itself misses the truth once in twenty times." if count > 1 else ""
+        )
+        parts.append("\n".join(lines) + by_chance)
     parts += [f"![{name}](figures/{name}.png)\n\n{caption}" for name, caption in (captions or {}).items()]
     environment = found["environment"]
     commit = f"commit {environment['commit']}, " if environment.get("commit") else ""

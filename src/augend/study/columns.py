@@ -19,7 +19,7 @@ NOTHING = {"mean": None, "low": None, "high": None, "repeats": 0}
 
 
 def measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
-    """A measure of a row's runs, with its interval over the repeats.
+    """A measure of a row's runs, with its interval over the repeats alone.
 
     Args:
         measure: ``top-5`` or ``loss`` (cross-entropy in nats) of the test pictures, or ``PHASE/TERM``: a term of a phase's
@@ -28,17 +28,20 @@ def measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
     of = _term if "/" in measure else _of_predictions
     values = [of(evidence, row, repeat, measure) for repeat in evidence.repeats(row)]
     ends = (0, 1) if measure == TOP_FIVE else (0,) if "/" not in measure else ()
-    return said(mean_of([value for value in values if value is not None]), *ends) or NOTHING
+    known = [value for value in values if value is not None]
+    floor = max((1 / pictures for _, pictures in known), default=0.0) if measure == TOP_FIVE else 0.0
+    return said(mean_of([value for value, _ in known], floor), *ends) or NOTHING
 
 
-def _of_predictions(evidence: Evidence, row: str, repeat: int, measure: str) -> float:
+def _of_predictions(evidence: Evidence, row: str, repeat: int, measure: str) -> tuple[float, int]:
+    """The value, and of how many pictures: a share is no surer than one of them."""
     with np.load(evidence.trials[row, repeat].folder / "predictions.npz", allow_pickle=False) as stored:
         test = stored["split"] == "test"
         labels, probabilities = stored["labels"][test], stored["probabilities"][test]
-    return top_k(labels, probabilities, 5) if measure == TOP_FIVE else nll(labels, probabilities)
+    return (top_k(labels, probabilities, 5) if measure == TOP_FIVE else nll(labels, probabilities)), len(labels)
 
 
-def _term(evidence: Evidence, row: str, repeat: int, measure: str) -> float | None:
+def _term(evidence: Evidence, row: str, repeat: int, measure: str) -> tuple[float, int] | None:
     folder = evidence.trials[row, repeat].folder
     phase, _, term = measure.partition("/")
     phases = {one["name"]: one for one in read_json(folder / "plan.json")["phases"]}
@@ -53,7 +56,7 @@ def _term(evidence: Evidence, row: str, repeat: int, measure: str) -> float | No
                 found = float(one[term]) / weights[term]  # what is logged is its share of the loss
     except (OSError, ValueError) as error:
         raise AugendError(f"{path}: is no file of metrics ({error}); run this trial again") from error
-    return found
+    return None if found is None else (found, 1)
 
 
 def chosen_by_validation(evidence: Evidence, choice: Choice, headline: str) -> dict[str, Any] | None:

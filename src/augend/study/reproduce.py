@@ -23,7 +23,7 @@ from augend.recipes.library import load
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
-from augend.study.attacked import ATTACKED, attack_trials
+from augend.study.attacked import ATTACKED, attack_trials, told_of
 from augend.study.attacked import columns as attack_columns
 from augend.study.columns import chosen_by_validation, measured
 from augend.study.compare import open_study
@@ -121,16 +121,11 @@ def open_reproduction(
         )
         for row, other in others.items()
     }
-    study = open_study(out, request, command)
-    study.record["reproduces"] = {"table": name, "protocol": asked.protocol, "scale": asked.scale}
+    about: dict[str, Any] = {"reproduces": {"table": name, "protocol": asked.protocol, "scale": asked.scale}}
     if bases is not None:
-        files = dict.fromkeys(file for starts in study.request.starts.values() for file in starts)
-        study.record["bases"] = {
-            "path": str(bases.resolve()),
-            "digests": {f: digest_of(read_weights(f)) for f in files},
-        }
-    write_json(out / "study.json", study.record)
-    return study
+        files = dict.fromkeys(file for starts in plain.starts.values() for file in starts)
+        about["bases"] = {"path": str(bases.resolve()), "digests": {f: digest_of(read_weights(f)) for f in files}}
+    return open_study(out, request, command, about=about)
 
 
 def times(budget: str | Duration, factor: float) -> str:
@@ -186,7 +181,7 @@ def _columns_fit(name: str, table: Table, asked: Asked) -> None:
                 raise AugendError(f"{name}: a claim is about the column {column!r}{nearest(column, sorted(own))}")
         if claim.than_attacked and not claim.attacked:
             raise AugendError(f"{name}: a claim has than_attacked and no attacked")
-    own |= {*asked.columns.values(), *(table.shifts or "").split(",")}
+    own |= {*asked.columns.values(), *(table.shifts or "").split(","), *table.measures}
     for row in table.rows.values():
         for column in row.beside(asked.protocol):
             if column not in own:
@@ -274,6 +269,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         ],
         "choices": [one for choice in table.choices if (one := chosen_by_validation(evidence, choice, asked.headline))],
         "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
+        "attacked": None if wanted is None else told_of(evidence, wanted),
         "complete": all(
             row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
         ),
@@ -383,24 +379,29 @@ def judged(evidence: Evidence, claim: Claim, headline: str, rows: Mapping[str, M
         "split": split,
         "than_split": than,
         "difference": _said(found, -1, 1),
-        "flops_ratio": ratio,
+        "flops_ratio": ratio if than == split else None,  # what another way of asking costs is not in the ledger
         "at_equal_cost": None if equal is None else {**_said(equal, -1, 1), "rows": list(pair)},
         "verdict": verdict(found, equal),
     }
 
 
 def verdict(found: Estimate | None, equal: Estimate | None) -> str:
-    """The word for a claim that a difference is above 0.
+    """The word for a claim that a difference is above 0, at equal steps (`found`) and at equal cost (`equal`, if known).
 
-    "held" also against the equal-cost control; "held only at unequal cost"; "reversed"; "not separable with n = …".
+    "held": in both. "held only at unequal cost": at equal cost it is separably below 0. "held; at equal cost not separable".
+    "held; cost not compared": nothing stands at equal cost. "reversed": below 0, and at equal cost not separably above it,
+    else "reversed only at unequal cost". "not separable with n = …".
     """
     if found is None or found.interval is None:
         return f"not separable with n = {0 if found is None else found.repeats}"
     low, high = found.interval
-    if high < 0:
-        return "reversed"
-    if low <= 0:
+    if low <= 0 <= high:
         return f"not separable with n = {found.repeats}"
-    if equal is not None and equal.interval is not None and equal.interval[0] > 0:
+    beside = None if equal is None else equal.interval
+    if high < 0:
+        return "reversed only at unequal cost" if beside is not None and beside[0] > 0 else "reversed"
+    if beside is None:
+        return "held; cost not compared"
+    if beside[0] > 0:
         return "held"
-    return "held only at unequal cost"
+    return "held only at unequal cost" if beside[1] < 0 else "held; at equal cost not separable"
