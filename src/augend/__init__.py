@@ -1,4 +1,4 @@
-"""augend: what data augmentation buys, without paying what it usually costs.
+"""augend: can what data augmentation buys be had for less? Training procedures, compared at equal cost.
 
 Importing this package loads nothing heavy: every public name is looked up in `augend.names` when it is first used.
 """

@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="What data augmentation buys, without paying what it usually costs: compare training procedures on your pictures.",
+    help="Can what data augmentation buys be had for less? Compare training procedures on your pictures.",
 )
 compare.add_to(app)
 train.add_to(app)
