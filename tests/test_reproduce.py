@@ -341,3 +341,16 @@ def test_rows_start_from_bases_that_were_trained_once(tmp_path: Path) -> None:
 def test_a_name_that_is_no_table() -> None:
     with pytest.raises(AugendError, match="known: embedding/"):
         load_table("nothing")
+
+
+def test_a_table_on_other_pictures(tmp_path: Path) -> None:
+    out, words = tmp_path / "study", ["--rows", "augmented,ait", "--repeats", "1", "--budget", "8step"]
+    data = "digits:train=200,valid=50,test=100"
+    done = run("invariance/digits", "--scale", "smoke", "--data", data, *words, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    found = _read(out / "reproduction.json")
+    assert found["sizes"]["train"] == 200 and found["about"].endswith(f"but on {data}")
+    assert all(row["printed"] is None and row["beside"] == {} for row in found["rows"].values())
+    again = run("invariance/digits", "--scale", "smoke", "--data", "digits", *words, "--out", str(out))
+    assert again.returncode == 2 and f"is invariance/digits on {data}; give another --out" in again.stderr
+    assert run("invariance/digits", "--out", str(out)).returncode == 0  # it knows its data

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ __all__ = [
     "Checkpoints",
     "digest_of",
     "exclusive",
+    "file_word",
     "plain",
     "read",
     "read_described",
@@ -36,6 +38,15 @@ __all__ = [
 
 _MAGIC = b"augend checkpoint 1\n"
 _DIGEST = 32
+
+
+def file_word(text: str) -> str:
+    """A text as part of a file's name: its last 60 characters, what names should not hold as a dash.
+
+    >>> file_word("cifar10:test=100"), file_word("../my pictures/")
+    ('cifar10-test-100', 'my-pictures')
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-60:]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

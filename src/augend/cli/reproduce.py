@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augend.checkpoint import file_word
 from augend.cli.announce import announce
 from augend.cli.compare import command_line, run_shown, take
-from augend.cli.options import Budget, Json, Root, TakeFrom
+from augend.cli.options import Budget, Json, Root, Size, TakeFrom
 from augend.contract import AugendError
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def reproduce(
         int | None, typer.Option(help="Seeds of every row (default: the table's).", show_default=False)
     ] = None,
     rows: Annotated[str | None, typer.Option(help="Only these rows, separated by commas.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Other data than the table's, as in augend train: your own pictures.", show_default=False),
+    ] = None,
     budget: Budget = None,
     out: Annotated[
         Path | None,
@@ -48,6 +53,7 @@ def reproduce(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The base seed (default 0).", show_default=False)] = None,
+    size: Size = None,
     data_root: Root = None,
     take_from: TakeFrom = None,
     prepare_only: Annotated[
@@ -65,7 +71,7 @@ def reproduce(
 
     kind = None if table is None else kind_of(table)
     if table is not None and kind is not None:
-        if protocol or repeats or rows or budget or bases or take_from or prepare_only:
+        if protocol or repeats or rows or data or budget or bases or take_from or prepare_only:
             raise AugendError(f"{table}: has no rows; it takes --scale, --out, --seed, --data-root and --json alone")
         _whole(kind, table, scale, out or default_folder(table, "", scale or "cpu"), seed or 0, data_root, as_json)
         return
@@ -84,19 +90,25 @@ def reproduce(
     if out is not None and (out / "study.json").is_file():  # it knows its own protocol, scale and bases
         folder, asked = out, None
     else:
-        asked = wanted.asked(table, protocol, scale)
-        folder = out or default_folder(table, asked.protocol, asked.scale)
+        asked = wanted.asked(table, protocol, scale, data)
+        folder = out or default_folder(table, asked.protocol, asked.scale, data=data)
     only = None if rows is None else [part.strip() for part in rows.split(",") if part.strip()]
-    given: dict[str, Any] = {"command": command_line(), "seed": seed, "root": data_root}
+    if size is not None and data is None:
+        raise AugendError("--size is about a folder of pictures; name it with --data")
+    given: dict[str, Any] = {"command": command_line(), "seed": seed, "root": data_root, "size": size}
     if wanted.bases is None and bases is not None:
         raise AugendError(f"{table}: its rows start from nothing; leave --bases out")
     if wanted.bases is not None and asked is not None and not (folder / "study.json").is_file():
         wanted.chosen(table, asked.protocol, only)  # a mistake is said before bases are trained
         check_free(folder)
-        bases = bases or default_folder(wanted.bases, asked.protocol, asked.scale, folder.parent)
+        theirs = load_table(wanted.bases)
+        of_both = (one.asked(one.title, asked.protocol, asked.scale).data for one in (theirs, wanted))
+        shared = data if data is not None and len(set(of_both)) == 1 else None  # they learn from the same pictures
+        bases = bases or default_folder(wanted.bases, asked.protocol, asked.scale, folder.parent, shared)
         if not (bases / "study.json").is_file():
             check_free(bases, "--bases")
-        if not _trained(wanted.bases, asked, bases, repeats or asked.repeats, given, prepare_only):
+        how = {**given, "data": shared}
+        if not _trained(wanted.bases, asked, bases, repeats or asked.repeats, how, prepare_only):
             return
     study = study_reproduce.open_reproduction(
         table,
@@ -106,6 +118,7 @@ def reproduce(
         repeats=repeats,
         rows=only,
         bases=bases,
+        data=data,
         budget=budget,
         **given,
     )
@@ -183,9 +196,16 @@ def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[st
     return True
 
 
-def default_folder(table: str, protocol: str, scale: str | None, beside: Path = Path("runs")) -> Path:
-    """Where a table's study lies: runs/reproduce-PAPER-TABLE-PROTOCOL, with its scale where it has several."""
-    return beside / "-".join(filter(None, ("reproduce", table.replace("/", "-"), protocol, scale)))
+def default_folder(
+    table: str, protocol: str, scale: str | None, beside: Path = Path("runs"), data: str | None = None
+) -> Path:
+    """Where a table's study lies: runs/reproduce-PAPER-TABLE-PROTOCOL, with its scale where it has several.
+
+    >>> str(default_folder("learned/figure-5", "small", "cpu", data="pictures/cats"))
+    'runs/reproduce-learned-figure-5-small-cpu-pictures-cats'
+    """
+    shown = None if data is None else file_word(data)
+    return beside / "-".join(filter(None, ("reproduce", table.replace("/", "-"), protocol, scale, shown)))
 
 
 def add_to(app: typer.Typer) -> None:

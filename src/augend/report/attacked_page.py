@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augend.checkpoint import write_bytes, write_json
+from augend.checkpoint import file_word, write_bytes, write_json
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, TRANSFERRED
 from augend.report.plots import COLOURS, MARKERS, draw, place
 from augend.report.templates import rendered
@@ -68,8 +67,7 @@ def stem_of(kind: str, on: str, data: str | None) -> str:
     >>> stem_of("attacks", "test", None), stem_of("attacks", "valid", None), stem_of("sums", "test", "cifar10:test=100")
     ('attacks', 'attacks-valid', 'sums-cifar10-test-100')
     """
-    shown = "" if data is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", data).strip("-.")[-60:]
-    return kind + ("" if on == "test" else f"-{on}") + shown
+    return kind + ("" if on == "test" else f"-{on}") + ("" if data is None else f"-{file_word(data)}")
 
 
 def robustness(figure: Figure, models: dict[str, Model], attack: str, pictures: str = "test") -> bool:

@@ -52,6 +52,7 @@ def open_reproduction(
     repeats: int | None = None,
     rows: Sequence[str] | None = None,
     bases: Path | None = None,
+    data: str | None = None,
     **given: Any,
 ) -> Study:
     """The study of a table in one protocol, new or continued.
@@ -63,13 +64,16 @@ def open_reproduction(
         repeats: of every row (default: the table's; rows may ask for fewer).
         rows: only these.
         bases: the finished study of the table's `bases`, whose models its rows start from.
-        given: other fields of `Request`: root, budget, seed, precision, plugins.
+        data: other data than the table's; the paper's numbers are then left out.
+        given: other fields of `Request`: root, size, budget, seed, precision, plugins.
     """
     if (out / "study.json").is_file():
         before = read_json(out / "study.json").get("reproduces")
         way = {} if before is None or before["table"] != name else before
         if not way or protocol not in (None, way["protocol"]) or scale not in (None, way.get("scale")):
             raise AugendError(f"{out}: holds another study than {name}; give another --out")
+        if data not in (None, way.get("data")):
+            raise AugendError(f"{out}: is {name} on {way.get('data') or 'its own data'}; give another --out")
         _same_bases(out, bases, repeats)
         known = [recipe["name"] for recipe in read_json(out / "study.json")["recipes"]]
         if rows is not None and set(rows) != set(known):
@@ -78,7 +82,7 @@ def open_reproduction(
             )
         return open_study(out, {"repeats": repeats, **given}, command)
     table = load_table(name)
-    asked = table.asked(name, protocol, scale)
+    asked = table.asked(name, protocol, scale, data)
     chosen = table.chosen(name, asked.protocol, rows)
     paper = name.partition("/")[0]
     texts = {row: recipe_text(paper, row) for row in chosen}
@@ -122,6 +126,8 @@ def open_reproduction(
         for row, other in others.items()
     }
     about: dict[str, Any] = {"reproduces": {"table": name, "protocol": asked.protocol, "scale": asked.scale}}
+    if asked.other:
+        about["reproduces"]["data"] = data
     if bases is not None:
         files = dict.fromkeys(file for starts in plain.starts.values() for file in starts)
         about["bases"] = {"path": str(bases.resolve()), "digests": {f: digest_of(read_weights(f)) for f in files}}
@@ -207,7 +213,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
     record = read_record(study)
     about = record.raw["reproduces"]
     table = load_table(about["table"])
-    asked = table.asked(about["table"], about["protocol"], about.get("scale"))
+    asked = table.asked(about["table"], about["protocol"], about.get("scale"), about.get("data"))
     trials = read_trials(record, test=True, peers=True)
     moved = _shifted(trials, table.shifts, after) if table.shifts else {}
     wanted = None if asked.attacked is None else attacks_of(asked.attacked)
@@ -227,9 +233,9 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         rows[recipe.name] = {
             "called": row.called,
             "title": recipe.title,
-            "printed": row.printed_in(asked.protocol),
-            "logged": row.logged_in(asked.protocol),
-            "beside": row.beside(asked.protocol),
+            "printed": None if asked.other else row.printed_in(asked.protocol),
+            "logged": None if asked.other else row.logged_in(asked.protocol),
+            "beside": {} if asked.other else row.beside(asked.protocol),
             "steps": steps,
             "flops": _flops(evidence, recipe.name) if recipe.name in names else None,
             "to_reference": reach.get(recipe.name),

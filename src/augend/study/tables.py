@@ -113,6 +113,7 @@ class Asked:
     headline: str
     attacked: Attacked | None
     leaks: bool = False
+    other: bool = False  # data that the user named instead of the table's: the paper's numbers are not about them
 
 
 def _in(value: float | dict[str, float] | None, protocol: str) -> float | None:
@@ -274,13 +275,14 @@ class Table(Words):
             raise ValueError("a row names a base, but the table has no `bases`")
         return self
 
-    def asked(self, name: str, protocol: str | None = None, scale: str | None = None) -> Asked:
+    def asked(self, name: str, protocol: str | None = None, scale: str | None = None, data: str | None = None) -> Asked:
         """What is to be run.
 
         Args:
             name: of the table, for errors.
             protocol: default: the first that there is at the scale.
             scale: default: "cpu", or else the first.
+            data: other data than the table's.
         """
         if scale is None and self.scales:
             scale = "cpu" if "cpu" in self.scales else next(iter(self.scales))
@@ -296,13 +298,14 @@ class Table(Words):
                 f"{name}: there is no protocol {protocol!r}{where}{nearest(protocol, allowed)} (known: {', '.join(allowed)})"
             )
         way = self.protocols[protocol]
-        data = size.data or way.data
-        assert data is not None
+        own = size.data or way.data
+        assert own is not None
+        told = "; ".join(text for text in (way.about, size.about, data and f"but on {data}") if text)
         return Asked(
             protocol,
             scale,
-            "; ".join(text for text in (way.about, size.about) if text),
-            data,
+            told,
+            data or own,
             (*self.overrides, *way.overrides, *size.overrides),
             size.settings or way.settings or self.settings,
             size.model or way.model or self.model,
@@ -312,6 +315,7 @@ class Table(Words):
             way.headline,
             size.attacked or way.attacked or self.attacked,
             way.leaks,
+            data is not None,
         )
 
     def rows_of(self, protocol: str) -> dict[str, Row]:
