@@ -15,6 +15,7 @@ from augend.contract import Component
 from augend.cost import count_flops
 from augend.models import build
 from augend.recipes import check, dump
+from augend.runner import grids
 from augend.runner.assembly import build_networks, stage
 from augend.runner.job import Job, resolve_job
 from runs import SMALL, required, splits_of, train
@@ -79,6 +80,28 @@ def test_every_picture_through_it_is_charged(
     plain = flops(tmp_path / "plain", networks, {"augment": before})
     through = flops(tmp_path / "through", networks, {"augment": [THROUGH, *before]})
     assert one > 0 and through - plain == 4 * ROWS * each * one
+
+
+def test_the_network_is_built_once_for_what_is_shown_of_all_views(
+    networks: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def counted(*given: Any) -> Any:
+        built.append(build_networks(*given))
+        return built[-1]
+
+    monkeypatch.setattr(grids, "build_networks", counted)
+    terms = {"cross-entropy": {"of": ["net@a", "net@b"]}}
+    first = {"name": "first", "train": "net", "objective": terms}
+    phases = [{**first, "augment": {"views": {"a": [THROUGH], "b": ["hflip", THROUGH]}}}]
+    phases += [{"name": "second", "train": "net", "augment": [THROUGH]}]
+    (tmp_path / "mine.yaml").write_text(dump({"networks": networks, "phases": phases}))
+    train(tmp_path / "run", str(tmp_path / "mine.yaml"), settings="quick", budget="4step")
+    shown = {one.name for one in (tmp_path / "run" / "grids").iterdir()}
+    assert shown == {"first-a.png", "first-b.png", "second-x.png"} and len(built) == 1
+    train(tmp_path / "plain", "augmented", settings="quick", budget="4step")
+    assert len(built) == 1
 
 
 def test_sums_that_fade_are_charged_as_they_fade(networks: dict[str, Any], one: int, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from augend import AugendError, Bernoulli, DenoisingVAE, Gaussian, GaussianKL
 from augend.address import Address
 from augend.evaluate.export import export_model
 from augend.evaluate.load import load
-from augend.models.vae import PrincipalComponents
+from augend.models.vae import PrincipalComponents, latent_head
 from augend.recipes import check, dump
 from augend.runner.assembly import build_networks, stage
 from augend.runner.banks import worth_caching
@@ -98,6 +98,41 @@ def test_norms_alone_can_learn_their_statistics() -> None:
     assert {name.split(".")[1] for name in moving} == {"encoder", "mean_head"}
     whole = networks.only("vae")
     assert len(whole) == len(dict(vae.named_parameters()))
+
+
+def test_latents_that_hardly_differ_are_no_handicap() -> None:
+    """Those of a random encoder: about one number, 1e-4 apart. In evaluation as in training, after few steps."""
+    torch.manual_seed(0)
+    labels = torch.arange(200) % 2
+    z = 0.03 + 2e-4 * torch.randn(200, 8)
+    z[:, 0] += 3e-4 * labels
+    spread, right = {}, {}
+    for standardise in (False, True):
+        torch.manual_seed(1)
+        head = latent_head(standardise=standardise, shape=(8,), classes=2)
+        optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+        for _ in range(20):
+            torch.nn.functional.cross_entropy(head(z), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        head.eval()
+        with torch.no_grad():
+            spread[standardise] = float(head.get_submodule("hidden")[:-1](z).std(0).mean())
+            right[standardise] = float((head(z).argmax(1) == labels).float().mean())
+    assert spread[False] < 0.2 and 0.5 < spread[True] < 2
+    assert right[True] > 0.75 and right[True] > right[False] + 0.1
+    assert not list(head.get_submodule("hidden.standard").parameters())  # nothing more is learned
+    with torch.no_grad():
+        assert head(torch.full((3, 8), 0.03)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "standardised"),
+    [("random-encoder", True), ("pca-then-classify", False), ("supervised-encoder", False)],
+)
+def test_the_encoder_that_learned_nothing_is_no_straw_man(recipe: str, standardised: bool) -> None:
+    networks = build_networks(*_planned(recipe), 0)
+    assert ("net.model.hidden.standard.running_var" in networks.state_dict()) is standardised
 
 
 # ------------------------------------------------------------------ the bound

@@ -20,8 +20,9 @@ __all__ = ["Apply"]
 class Apply(Coin):
     """A tensor passed through a network with probability p a row; two variants (embedding, section III).
 
-    The network runs on all rows and the result is taken where the coin says so; a forward of Omega costs next to
-    nothing.
+    The network runs on all rows and the result is taken where the coin says so, and the ledger charges all of them: as
+    many pictures a step whatever the coin says. A row's last bits depend on how many rows run beside it, so with those
+    alone that the coin hits, tensors from a cache would not be those of a step.
 
     Args:
         network: in a recipe its name, or the address of one of its tensors, as vae.picture.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augend.checkpoint import file_word
 from augend.cli.announce import announce
 from augend.cli.compare import command_line, run_shown, take
 from augend.cli.options import Budget, Json, Root, Size, TakeFrom
@@ -204,6 +203,8 @@ def default_folder(
     >>> str(default_folder("learned/figure-5", "small", "cpu", data="pictures/cats"))
     'runs/reproduce-learned-figure-5-small-cpu-pictures-cats'
     """
+    from augend.checkpoint import file_word
+
     shown = None if data is None else file_word(data)
     return beside / "-".join(filter(None, ("reproduce", table.replace("/", "-"), protocol, scale, shown)))
 

@@ -28,7 +28,7 @@ from augend.evaluate import attacks
 from augend.evaluate.sums import TestTimeSums
 from augend.names import nearest
 from augend.pixels import to_float
-from augend.randomness import Draws
+from augend.randomness import Draws, seed_default_generators, undisturbed
 
 __all__ = [
     "ADAPTIVE",
@@ -320,6 +320,7 @@ def look(
 
     def judged(condition: Condition, x: Tensor, numbers: Tensor) -> None:
         nonlocal done
+        seed_default_generators(int(numbers[0]))  # a network that draws draws the same, whatever ran before
         if sums is None or condition.threat == BARE:
             with torch.no_grad():
                 classes = model(x).argmax(1)
@@ -332,26 +333,28 @@ def look(
         if after is not None:
             after(done, len(todo) * len(pictures))
 
-    for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
-        x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
-        own = labels[numbers.to(labels.device)].to(device)
-        for one in todo:
-            if one.attack == CLEAN:
-                judged(one, x, numbers)
-        if BLIND in found:
-            found[BLIND].append(blind(model, x, own).cpu())
-        for attack in wanted.attacks:
-            draws = Draws(wanted.seed, f"attack/{attack}", keys=numbers)
-            here = [one for one in todo if one.attack == attack]
-            plain = dict(moved(model, x, own, attack, _budgets_of(here), wanted, draws, adaptive=False))
-            for one in here:
-                if one.threat != ADAPTIVE:
-                    judged(one, plain[one.eps], numbers)
-            here = [one for one in here if one.threat == ADAPTIVE]
-            if sums is not None:
-                adaptive = dict(moved(sums, x, own, attack, _budgets_of(here), wanted, draws, adaptive=True))
+    with undisturbed():
+        for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
+            x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
+            own = labels[numbers.to(labels.device)].to(device)
+            for one in todo:
+                if one.attack == CLEAN:
+                    judged(one, x, numbers)
+            if BLIND in found:
+                found[BLIND].append(blind(model, x, own).cpu())
+            for attack in wanted.attacks:
+                seed_default_generators(int(numbers[0]))
+                draws = Draws(wanted.seed, f"attack/{attack}", keys=numbers)
+                here = [one for one in todo if one.attack == attack]
+                plain = dict(moved(model, x, own, attack, _budgets_of(here), wanted, draws, adaptive=False))
                 for one in here:
-                    judged(one, attacks.worst(sums, [adaptive[one.eps], plain[one.eps]], own, numbers), numbers)
+                    if one.threat != ADAPTIVE:
+                        judged(one, plain[one.eps], numbers)
+                here = [one for one in here if one.threat == ADAPTIVE]
+                if sums is not None:
+                    adaptive = dict(moved(sums, x, own, attack, _budgets_of(here), wanted, draws, adaptive=True))
+                    for one in here:
+                        judged(one, attacks.worst(sums, [adaptive[one.eps], plain[one.eps]], own, numbers), numbers)
     share = float(torch.cat(used).double().mean()) / wanted.sums.draws if used and wanted.sums else None
     return Looked({name: torch.cat(parts).numpy() for name, parts in found.items()}, share)
 

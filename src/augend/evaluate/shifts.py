@@ -25,7 +25,7 @@ from augend.data.pictures import Pictures
 from augend.evaluate.load import Classifier
 from augend.names import nearest
 from augend.pixels import to_float
-from augend.randomness import Draws
+from augend.randomness import Draws, seed_default_generators, undisturbed
 
 __all__ = ["ORIGINAL", "SHIFTS", "Looks", "apart", "chosen", "look", "picked", "shifting", "summary", "variation"]
 
@@ -125,10 +125,11 @@ def look(
     asked = Address(model.result), Address(model.result, "features")
     has = keep_features and "features" in model.networks.stages(model.result).outputs
     done, total = 0, len(shifts) * len(pictures)
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed():
         for numbers in torch.split(torch.arange(len(pictures)), BATCH):
             seen, _ = pictures.fetch(numbers[:, None])
             for name, chain in chains.items():
+                seed_default_generators(int(numbers[0]))  # a network that draws draws the same, whatever ran before
                 x = shown(chain, name, seen[:, 0], numbers)
                 logits[name].append(model.networks.tensor(asked[0], x).float())
                 if has:

@@ -210,15 +210,44 @@ class PrincipalComponents(Stages):
         return {key: out[key] for key in wanted}
 
 
-def latent_head(hidden: int = 32, authors: bool = False, *, shape: tuple[int, ...], classes: int) -> nn.Sequential:
+class _Standardised(nn.BatchNorm1d):
+    """Inputs of any shape, flattened to ``(rows, d)``, every number with mean 0 and deviation 1: of the batch in training
+    mode, of all batches so far otherwise. No weights.
+
+    Numbers are divided by their deviation however small it is, where batch norm adds 1e-5 to its square; means over all
+    batches, so that a few steps are enough, which is right for numbers that come from a frozen network.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-12, momentum=None, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(rows, ...)`` -> ``(rows, d)``."""
+        return super().forward(input.flatten(1))
+
+
+def latent_head(
+    hidden: int = 32, authors: bool = False, standardise: bool = False, *, shape: tuple[int, ...], classes: int
+) -> nn.Sequential:
     """The learned-augmentation paper's head on a latent: linear, batch norm, tanh, linear. Stages: hidden, classify.
 
     Args:
         hidden: width of the first layer.
         authors: logits pass batch norm and ReLU, as in the published code.
+        standardise: each number of the latent is brought to mean 0 and deviation 1 first (batch norm without weights, its
+            statistics means over all batches). For a frozen encoder that learned nothing, whose latents hardly differ from
+            picture to picture: the head's own batch norm would take their deviations, 1e-4 to 1e-3, for nothing.
         shape: ``(d,)`` of the latent.
+
+    Example:
+        >>> head = latent_head(standardise=True, shape=(3,), classes=2)
+        >>> z = 5 + 1e-4 * torch.randn(500, 3)
+        >>> bool(head.hidden.standard(z).std(0).sub(1).abs().max() < 0.1)
+        True
     """
-    first = OrderedDict(fc=FlatLinear(math.prod(shape), hidden), norm=nn.BatchNorm1d(hidden), tanh=nn.Tanh())
+    width = math.prod(shape)
+    first = OrderedDict[str, nn.Module](standard=_Standardised(width)) if standardise else OrderedDict[str, nn.Module]()
+    first.update(fc=FlatLinear(width, hidden), norm=nn.BatchNorm1d(hidden), tanh=nn.Tanh())
     last: nn.Sequential = classifier(hidden, classes)
     if authors:
         last.append(nn.BatchNorm1d(classes))

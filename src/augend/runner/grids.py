@@ -26,7 +26,7 @@ ROWS, COLUMNS = 4, 7
 
 def write_grids(plan: Plan, splits: Mapping[str, Split], folder: RunFolder, seed: int) -> None:
     """Write ``grids/PHASE-VIEW.png`` for every view that changes pixels (augmentations inside networks aside)."""
-    applied: dict[str, Networks] = {}
+    networks: Networks | None = None  # built for the first view that applies one, once for all
     for phase in plan.phases:
         shown = _rows(splits[phase.data])
         if not len(shown):
@@ -37,7 +37,9 @@ def write_grids(plan: Plan, splits: Mapping[str, Split], folder: RunFolder, seed
             made = [op for op in (build(one.component) for one in ops if one.at is None) if _ready(op, plan)]
             chain = Chain(made, shown.shape[1:])
             if any(isinstance(op, Apply) for op in made):
-                networks = applied.setdefault("", build_networks(plan, splits, seed).eval())
+                if networks is None:
+                    networks = build_networks(plan, splits, seed)
+                    networks.eval()
                 bind(chain, networks)
             draws = Draws(seed, phase.name, 0, torch.arange(len(shown))).child(view)
             image = grid(shown.pixels[:].cpu(), chain, draws, COLUMNS, whole=shown.kept[:].cpu())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from torch import Tensor
 
 from augend.contract import AugendError
 from augend.evaluate.decoded import Decoded, autoencoder, changes, changing, decode, recognised
-from augend.evaluate.load import Classifier, load
+from augend.evaluate.load import Classifier
+from augend.models.stages import Stages
+from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept
 from augend.study.attacked import share_of
-from augend.study.evidence import finished, read_record, read_rows, shown_by
+from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, read_rows, shown_by
 from augend.study.origin import origin_of, read_plan
 from augend.study.shifted import Progress, model_of, other_data, pictures_of, source_of, told
 from augend.study.statistics import mean_of, said
@@ -42,8 +46,9 @@ def decoded(
     Args:
         path: a run's folder, a model file (with `data`), or a study's folder: then all of its trials that have one.
         wanted: ``all``, or names of `augend.evaluate.decoded.CHANGES` separated by commas.
-        judge: a run or model file of a classifier of the same classes, that knows nothing of the autoencoder. Pictures that
-            it was trained on, as the predictions beside it say, are left out of its shares.
+        judge: a run or model file of a classifier of the same classes, that knows nothing of the autoencoder: not the run
+            itself, nor a model of the study. Pictures that it was trained on, as the predictions beside it say, are left
+            out of its shares.
         data: another data set's test pictures.
         root: folder of named data sets.
         after: called with (which model, pictures done, pictures in all).
@@ -54,51 +59,98 @@ def decoded(
         (1 - missed / moved: 1 is perfect, 0 leaves pictures as they came; None where nothing moved or
         something is not finite), and with a judge ``kept_changed`` and ``kept``: of the pictures that it recognises when
         clean, the shares that it still does when changed, and when decoded (95 % by Wilson), ``kept`` also by class under
-        ``classes``, and ``left_out``, how many pictures it was trained on (None: nobody knows). For a study, recipe -> the
-        same as means over the repeats with 95 % intervals. And pictures to look at: recipe (or run) -> change -> uint8
+        ``classes``, each with ``of``, how many pictures it is a share of (of a study: in the repeat that has fewest), and
+        ``left_out``, how many pictures it was trained on (None: nobody knows). For a study, recipe -> the same as means
+        over the repeats with 95 % intervals: over the repeats alone, those of shares as all intervals of the study, over
+        the pictures as well (one repeat: Wilson's). And pictures to look at: recipe (or run) -> change -> uint8
         ``(3, pictures, C, H, W)``, clean, changed, decoded.
+
+    Raises:
+        AugendError: there is no network that learned to give pictures back, the judge is not independent or has other
+            classes, pictures that the model was trained on are all there is, or a change is unknown.
     """
     other_data(path, data)
     kept: Kept = {}
-    judging = None if judge is None else _Judge.of(judge)
+    judging = None if judge is None else _Judge.of(judge, path)
     about = {"judge": None if judge is None else str(judge), "data": data}
     if not (path / "study.json").is_file():
         model = model_of(path)
-        if not _learned(path, autoencoder(model, str(path))):
+        name = autoencoder(model, str(path))
+        if not _learned(path, name, model.networks.stages(name)):
             raise AugendError(
-                f"{path}: network {autoencoder(model, str(path))!r} was never trained to give pictures back; train one with "
-                "--recipe denoise-then-classify"
+                f"{path}: network {name!r} was never trained to give pictures back, or some of it has learned something else "
+                "since; train one with --recipe denoise-then-classify"
             )
         look = _look(path, model, wanted, judging, data, root, kept, after)
         return {"model": str(path), **about, "changes": _summary(look)}, {path.resolve().name: look.found.seen}
-    each: dict[str, list[dict[str, Any]]] = {}
+    record = read_record(path)
+    if data is not None:  # one set of pictures for all repeats
+        record = dataclasses.replace(record, fixed_test=True)
+    each: dict[str, list[_Looked]] = {}
     seen: dict[str, Seen] = {}
-    for recipe, _, folder in finished(read_record(path)):
+    for recipe, _, folder in finished(record):
         model = model_of(folder)
         try:
             name = autoencoder(model, recipe)
         except AugendError:
             continue
-        if not _learned(folder, name):  # a control, whose decoder stayed as it was drawn
+        if not _learned(folder, name, model.networks.stages(name)):  # a control, whose decoder stayed as it was drawn
             continue
         look = _look(folder, model, wanted, judging, data, root, kept, after)
-        each.setdefault(recipe, []).append(_summary(look))
+        each.setdefault(recipe, []).append(look)
         seen.setdefault(recipe, look.found.seen)
     if not each:
         raise AugendError(f"{path}: no finished trial has a network that learned to give pictures back")
-    return {"study": str(path), **about, "recipes": {name: _gathered(trials) for name, trials in each.items()}}, seen
+    recipes = {name: _gathered(record, looks) for name, looks in each.items()}
+    return {"study": str(path), **about, "recipes": recipes}, seen
 
 
-def _learned(run: Path, name: str) -> bool:
-    """Whether a run trained a network to give pictures back, or began with one that could; where nothing is known, yes."""
-    plan = read_plan(run if run.is_dir() else run.parent)
-    if plan is None or plan.networks[name].weights is not None:
+def _learned(run: Path, name: str, network: Stages, followed: frozenset[Path] = frozenset()) -> bool:
+    """Whether a run left a network whose parts learned to give pictures back together; where nothing is known, yes.
+
+    What moved some of its weights last must have asked for pictures: an encoder that learns labels leaves its decoder behind.
+    Weights from a file are followed to the run that left them; running statistics that moved alone are no weights.
+    """
+    folder = (run if run.is_dir() else run.parent).resolve()
+    plan = None if folder in followed else read_plan(folder)
+    if plan is None:
         return True
+    near = {name, *(phase.start[name].network for phase in plan.phases if name in phase.start)}
+    able = {one: _began(plan, one, network, followed | {folder}) for one in near}
     for phase in plan.phases:
-        if name not in {part.network for part in phase.train} and "all" not in {part.network for part in phase.train}:
-            continue
-        asked = {one.tensor for term in phase.terms for one in term.of if one.network == name}
-        if phase.fit is not None or asked & GIVEN_BACK:
+        if name in phase.start:
+            start = phase.start[name]
+            able[name] = able[start.network] and str(start) == start.network
+        for one in near:
+            if _moves(phase, one, network):
+                asked = {term.tensor for terms in phase.terms for term in terms.of if term.network == one}
+                able[one] = bool(asked & GIVEN_BACK) or (phase.fit is not None and phase.fit.word == "pca")
+    return able[name]
+
+
+def _began(plan: Plan, name: str, network: Stages, followed: frozenset[Path]) -> bool:
+    """Whether a network could give pictures back before the first phase, by its file; one whose origin is not known could."""
+    file = plan.networks[name].weights
+    if file is None:
+        return False
+    run = origin_of(file).run
+    before = None if run is None else read_plan(run)
+    if run is None or before is None:
+        return True
+    word = plan.networks[name].model.word
+    like = [one for one, spec in before.networks.items() if spec.model.word == word]
+    source = name if name in like else next(iter(like), None)
+    return source is None or _learned(run, source, network, followed)
+
+
+def _moves(phase: PhasePlan, name: str, network: Stages) -> bool:
+    """Whether a phase trains weights of a network."""
+    if phase.steps == 0 and phase.fit is None:
+        return False
+    for part in phase.train:
+        if part.network == "all":
+            return True
+        if part.network == name and any(network.parameters_of(stage) for stage in part.covers(network.names)):
             return True
     return False
 
@@ -112,14 +164,27 @@ class _Judge:
     source: str | None
 
     @classmethod
-    def of(cls, path: Path) -> _Judge:
-        """From a run's or a study's folder, or a model file in one."""
+    def of(cls, path: Path, judged: Path) -> _Judge:
+        """From a run's or a study's folder, or a model file in one.
+
+        Args:
+            judged: the run or study whose autoencoders it is asked about, which it must know nothing of.
+        """
         run = origin_of(path).run
+        if run is not None:
+            study = (judged / "study.json").is_file()
+            own, its = (judged, run.resolve().parent.parent) if study else (origin_of(judged).run, run.resolve())
+            if own is not None and own.resolve() == its:
+                raise AugendError(
+                    f"--judge {path}: it is {'one of the models' if study else 'the run'} that it would judge; name a "
+                    "classifier that was trained by itself, as the run of --recipe augmented"
+                )
+        model = model_of(run if run is not None and path.is_dir() else path)
         if run is None or not (run / "predictions.npz").is_file():
-            return cls(load(path), None, None)
+            return cls(model, None, None)
         rows, job = read_rows(run / "predictions.npz"), Job.from_json(RunFolder(run).about()["job"])
         shows = shown_by(rows["ids"][rows["split"] == "train"].tolist())
-        return cls(load(path), frozenset(shows.tolist()), source_of(job.data))
+        return cls(model, frozenset(shows.tolist()), source_of(job.data))
 
 
 @dataclass(frozen=True)
@@ -172,59 +237,82 @@ def _finite(value: float) -> float | None:
 
 
 def _summary(look: _Looked) -> dict[str, dict[str, Any]]:
-    found, shows = look.found, look.shows
-    out: dict[str, dict[str, Any]] = {}
+    found, out = look.found, {}
     for name, moved in found.moved.items():
         away, left = float(moved.mean()), _finite(float(found.missed[name].mean()))
         score = 1 - left / away if away and left is not None else None
-        out[name] = {"moved": away, "missed": left, "constant": found.constant, "score": score, "pictures": len(moved)}
+        one: dict[str, Any] = {"moved": away, "missed": left, "constant": found.constant, "score": score}
+        out[name] = {**one, "pictures": len(moved)}
         if not found.judged:
             continue
-        known = recognised(found) if look.fresh is None else recognised(found) & look.fresh
         out[name]["left_out"] = None if look.fresh is None else int((~look.fresh).sum())
-        for key, kind in (("kept_changed", "changed"), ("kept", "decoded")):
-            right = (found.judged[f"{kind}/{name}"] == found.labels).astype(np.float64)
-            out[name][key] = _share(right, known, shows)
-            if key == "kept":
-                out[name]["classes"] = {
-                    called: _share(right, here, shows)
-                    for number, called in enumerate(look.classes)
-                    if (here := known & (found.labels == number)).any()
-                }
+        shares = {key: _wilson(share) for key, share in _shares(look, name).items()}
+        out[name] |= {key: share for (key, called), share in shares.items() if called is None}
+        out[name]["classes"] = {called: share for (_, called), share in shares.items() if called is not None}
     return out
 
 
-def _share(right: NDArray[np.float64], here: NDArray[np.bool_], shows: NDArray[np.str_]) -> dict[str, Any] | None:
-    """Of the pictures here, the share that is right, and how many they are (``of``)."""
-    found = share_of(right[here], shows[here])
-    return None if found is None else {**found, "of": int(here.sum())}
+@dataclass(frozen=True)
+class _Share:
+    """Of some pictures, float64 1 where the label is kept, else 0, and which picture each row shows, ``(n,)`` both."""
+
+    right: NDArray[np.float64]
+    shows: NDArray[np.str_]
 
 
-def _gathered(trials: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Means over repeats, each value as mean, low and high; a share is not believed surer than one picture of it."""
+def _shares(look: _Looked, name: str) -> dict[tuple[str, str | None], _Share]:
+    """What is asked of the judge under a change: of the pictures that count, whose labels are kept, when changed and when
+    decoded (``kept_changed``, ``kept``), and of each class that has some, when decoded."""
+    labels = look.found.labels
+    known = recognised(look.found) if look.fresh is None else recognised(look.found) & look.fresh
+    out: dict[tuple[str, str | None], _Share] = {}
+    for key, kind in (("kept_changed", "changed"), ("kept", "decoded")):
+        right = (look.found.judged[f"{kind}/{name}"] == labels).astype(np.float64)
+        out[key, None] = _Share(right[known], look.shows[known])
+        for number, called in enumerate(look.classes if key == "kept" else ()):
+            if (here := known & (labels == number)).any():
+                out[key, called] = _Share(right[here], look.shows[here])
+    return out
 
-    def over(name: str, *keys: str) -> Any:
-        values, fewest = [], math.inf
-        for one in trials:
-            value: Any = one[name]
-            for key in keys:
-                value = None if value is None else value.get(key)
-            if isinstance(value, dict):
-                value, fewest = value["mean"], min(fewest, value["of"])
-            if value is not None:
-                values.append(float(value))
-        if math.isfinite(fewest):
-            return said(mean_of(values, 1 / fewest), 0, 1)
-        return said(mean_of(values))
 
-    out: dict[str, dict[str, Any]] = {}
-    for name, first in trials[0].items():
-        out[name] = {key: over(name, key) for key in first if key not in ("classes", "pictures", "left_out")}
-        out[name]["repeats"] = len(trials)
-        if "left_out" in first:  # a judge is one for all trials
-            known = [one[name]["left_out"] for one in trials]
-            out[name]["left_out"] = None if None in known else max(known)
-        if "classes" in first:
-            called = dict.fromkeys(called for one in trials for called in one[name]["classes"])
-            out[name]["classes"] = {one: over(name, "classes", one) for one in called}
+def _wilson(share: _Share) -> dict[str, Any] | None:
+    """A share with its interval over the pictures, and how many they are (``of``); None of no pictures."""
+    found = share_of(share.right, share.shows)
+    return None if found is None else {**found, "of": len(share.right)}
+
+
+def _over_repeats(record: Record, shares: Sequence[_Share]) -> dict[str, Any] | None:
+    """The mean over the repeats that have pictures, with the interval of the study's own statistics: what repeats share, and
+    pictures that all of them are shown, is in it. It is not surer than one picture of the repeat that has fewest."""
+    some = sorted((share for share in shares if len(share.right)), key=lambda share: len(share.right))
+    if len(some) < 2:
+        return _wilson(some[0]) if some else None
+    trials = []
+    for number, share in enumerate(some):
+        nothing, ones = np.zeros(len(share.right)), np.ones(len(share.right), dtype=np.int64)
+        rows = Scored(share.shows, share.shows, ones, share.right.astype(np.int64), nothing, 0.0)
+        trials.append(Trial("", number, Path(), {"test": rows}, 0, {}))
+    evidence = Evidence(dataclasses.replace(record, repeats=len(some)), trials)
+    found = said(evidence.level("", "test", "accuracy"), 0, 1)
+    return None if found is None else {**found, "of": len(some[0].right)}
+
+
+def _gathered(record: Record, looks: Sequence[_Looked]) -> dict[str, dict[str, Any]]:
+    """Means over repeats, each value as mean, low and high."""
+    each, out = [_summary(look) for look in looks], {}
+    for name, first in each[0].items():
+        of_all = {key: [one[name][key] for one in each] for key in ("moved", "missed", "constant", "score")}
+        means = {key: said(mean_of([v for v in values if v is not None])) for key, values in of_all.items()}
+        out[name] = {**means, "repeats": len(looks)}
+        if "left_out" not in first:
+            continue
+        known = [one[name]["left_out"] for one in each]  # a judge is one for all trials
+        out[name]["left_out"] = None if None in known else max(known)
+        shares = [_shares(look, name) for look in looks]
+        over = {
+            key: _over_repeats(record, [one[key] for one in shares if key in one])
+            for key in dict.fromkeys(key for one in shares for key in one)
+        }
+        out[name] |= {key: share for (key, called), share in over.items() if called is None}
+        out[name]["classes"] = {called: share for (_, called), share in over.items() if called is not None}
     return out

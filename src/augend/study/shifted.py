@@ -134,6 +134,10 @@ def pictures_of(
     if data is not None:
         split = load_data(data, root=root, size=max(model.shape[1:]))
     elif (path / "run.json").is_file():
+        if piece == "test" and origin_of(path).trained_on == "all":
+            raise AugendError(
+                f"{path}: it was trained on its test pictures as well (--refit all); give --data of other pictures"
+            )
         about = RunFolder(path).about()
         job = Job.from_json(about["job"])
         split = load_splits(dataclasses.replace(job, root=root or job.root), kept=kept)["main"]
