@@ -134,6 +134,46 @@ def test_goes_on_from_a_copy_with_its_momentum() -> None:
     assert torch.equal(loaded[4].weight, second.copies.weights["4.weight"][0])
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_goes_on_from_a_model_with_its_optimizer(optimizer: str, chunk: int) -> None:
+    """What the optimizer remembers of training goes on, as if the epoch had simply come next; scalar weights included."""
+    _, x, y = _made(3)
+    torch.manual_seed(0)
+    model, make = Scaled(), OPTIMIZERS[optimizer]
+    trained = copy.deepcopy(model)
+    stepper = make(trained.parameters())
+    for number in range(3):
+        stepper.zero_grad()
+        functional.cross_entropy(trained(x[number]), y[number]).backward()
+        stepper.step()
+    start = Copies.of(trained, stepper)
+    found = every_order(model, make, list(zip(x, y, strict=True)), start=start, chunk=chunk)
+    stepper.zero_grad()
+    functional.cross_entropy(trained(x[0]), y[0]).backward()
+    stepper.step()  # the copy is no view of what goes on
+    alone = _naive(model, make, x, y, (0, 1, 2), epochs=2).state_dict()
+    for name, value in found.copies.weights.items():
+        torch.testing.assert_close(value[0], alone[name], atol=2e-5, rtol=1e-4)
+    loaded = Scaled()
+    again = make(loaded.parameters())
+    start.load_into(loaded, 0, again)
+    for number in range(3):
+        again.zero_grad()
+        functional.cross_entropy(loaded(x[number]), y[number]).backward()
+        again.step()
+    torch.testing.assert_close(loaded.last.weight, alone["last.weight"], atol=2e-5, rtol=1e-4)
+
+
+def test_copies_are_judged_where_the_pictures_lie() -> None:
+    """A device of its own, as a GPU is: what is summed there cannot be added to numbers on the CPU."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)).to("meta")
+    x, y = torch.empty(10, 1, 6, 6, device="meta"), torch.empty(10, dtype=torch.int64, device="meta")
+    for chunk in (1, 2):
+        losses, right = judge_copies(model, Copies.of(model), x, y, rows=4, chunk=chunk)
+        assert losses.device == right.device == x.device and losses.shape == (1,)
+
+
 def test_batches_may_follow_the_position() -> None:
     """Random crops of the paper are drawn by the step, not by the batch."""
     model, x, y = _made(3)
@@ -151,8 +191,14 @@ def test_batches_may_follow_the_position() -> None:
 def test_what_cannot_be_tried() -> None:
     model, x, y = _made(3)
     batches = list(zip(x, y, strict=True))
-    with pytest.raises(AugendError, match="dropout draws other masks"):
-        every_order(nn.Sequential(model, nn.Dropout(0.5)), OPTIMIZERS["sgd"], batches)
+    for dropout in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout):
+        with pytest.raises(AugendError, match="dropout draws other masks"):
+            every_order(nn.Sequential(model, dropout(0.5)), OPTIMIZERS["sgd"], batches)
+    with pytest.raises(
+        AugendError, match=r"batch 2 has inputs of shape \(5, 1, 6, 6\), batch 0 of \(8, 1, 6, 6\)"
+    ) as told:
+        every_order(model, OPTIMIZERS["sgd"], [*batches[:2], (x[2, :5], y[2, :5])])
+    assert "\n" not in str(told.value)
     with pytest.raises(AugendError, match="an epoch of 10 batches"):
         every_order(model, OPTIMIZERS["sgd"], [batches[0]] * 10)
     with pytest.raises(AugendError, match="count"):

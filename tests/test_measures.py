@@ -17,7 +17,7 @@ from torch.nn import functional
 from augend import AugendError
 from augend.contract import Component
 from augend.data.pictures import Pictures
-from augend.order import MEASURES, measure_orders
+from augend.order import MEASURES, Copies, measure_orders
 from augend.report import measured as page
 from augend.study import measured
 from augend.study.tables import kind_of
@@ -97,6 +97,54 @@ def test_measures_are_those_of_each_order_by_itself() -> None:
     assert all(weight.grad is None for weight in model.parameters())
 
 
+def test_measures_go_on_from_a_copy_with_its_momentum() -> None:
+    """The first update of an order is that of the training before it, and its distance is from there."""
+    model, batches, held = _made()
+    trained = copy.deepcopy(model)
+    optimizer = _sgd(trained.parameters())
+    for x, y in batches[2:]:
+        optimizer.zero_grad()
+        functional.cross_entropy(trained(x), y).backward()
+        optimizer.step()
+    before = copy.deepcopy(trained)
+    start = Copies.of(trained, optimizer)
+    orders = torch.tensor([[0, 1], [1, 0]])
+    found = measure_orders(model, _sgd, batches, orders, held=held, classes=3, start=start)
+    for x, y in batches[:2]:
+        optimizer.zero_grad()
+        functional.cross_entropy(trained(x), y).backward()
+        optimizer.step()
+    moved = [w.detach() - b.detach() for w, b in zip(trained.parameters(), before.parameters(), strict=True)]
+    distance = math.sqrt(sum(float((move * move).sum()) for move in moved))
+    assert float(found["distance"][0, 1]) == pytest.approx(distance, rel=1e-4)
+    with pytest.raises(AugendError, match="goes on from one copy, found 2"):
+        measure_orders(model, _sgd, batches, orders, held=held, classes=3, start=start.take([0, 0]))
+
+
+class _Partly(nn.Module):
+    """A network that does not use all its weights."""
+
+    def __init__(self, used: nn.Module) -> None:
+        super().__init__()
+        self.used, self.unused = used, nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x)
+
+
+def test_weights_that_the_loss_does_not_reach_are_one_line() -> None:
+    model, batches, held = _made()
+    partly = _Partly(model)
+    with pytest.raises(AugendError, match=r"measure_orders: unused\.weight gets no gradient from the loss; freeze it"):
+        measure_orders(partly, _sgd, batches, torch.tensor([[0, 1]]), held=held, classes=3)
+    partly.unused.requires_grad_(False)
+    found = measure_orders(partly, _sgd, batches, torch.tensor([[0, 1]]), held=held, classes=3)
+    assert torch.equal(
+        found["distance"],
+        measure_orders(model, _sgd, batches, torch.tensor([[0, 1]]), held=held, classes=3)["distance"],
+    )
+
+
 def test_orders_are_numbers_of_batches() -> None:
     model, batches, held = _made()
     with pytest.raises(AugendError, match="orders are numbers of 4 batches"):
@@ -157,6 +205,37 @@ def test_a_run_goes_on_where_it_was_killed_and_is_shown(pictures: None, tmp_path
     assert "| held-out: cosine" in text and (tmp_path / "whole" / "figures" / "measures.png").is_file()
     assert json.loads((tmp_path / "whole" / "measures.json").read_text()) == whole
     assert kind_of(TABLE) == "order-measures"
+
+
+def test_later_starts_go_on_with_the_momentum_of_their_training(
+    pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, Copies]] = []
+
+    def spied(name: str) -> None:
+        real = getattr(measured, name)
+
+        def spy(*given: Any, start: Copies | None = None, **how: Any) -> Any:
+            if start is not None:
+                begun.append((name, start))
+            return real(*given, start=start, **how)
+
+        monkeypatch.setattr(measured, name, spy)
+
+    for name in ("every_order", "measure_orders"):
+        spied(name)
+    _run(tmp_path / "run")
+    assert [name for name, _ in begun] == ["every_order", "measure_orders"] * 4
+    for number, (_, start) in enumerate(begun):
+        untrained = number % 4 < 2  # of each split: as it was made, then after an epoch
+        assert (start.state == {}) == untrained
+        assert untrained or all(float(own["momentum_buffer"].abs().sum()) > 0 for own in start.state.values())
+    file = next((tmp_path / "run" / "starts").iterdir())
+    kept = json.loads(file.read_text())
+    del kept["schema"]
+    file.write_text(json.dumps(kept))
+    with pytest.raises(AugendError, match=r"is of an earlier version, .*; give another --out"):
+        _run(tmp_path / "run")
 
 
 def test_a_measure_that_tells_is_bold() -> None:

@@ -103,6 +103,47 @@ def test_a_run_is_carried_on_and_written(digits: None, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "perfect.json").read_text()) == found
 
 
+def test_what_an_order_is_worth_is_asked_within_a_start() -> None:
+    """Starts differ by far; within each the better orders are the worse ones on held-out pictures."""
+    each, drawn = [], []
+    for level in (1.0, 5.0, 9.0):
+        test = level + torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+        held_of = torch.tensor([0, 1, 3, 4, 5])  # the best, the worst, and three that were drawn
+        held = level + torch.tensor([0.50, 0.40, 0.20, 0.10, 0.00])
+        each.append({"losses": test, "right": 1 / test, "held_of": held_of, "held": held})
+        drawn.append(torch.tensor([1, 3, 4]))
+    found = perfect._epoch(each, drawn, [0])
+    assert found["held_correlation"] == pytest.approx(-1)  # over all of them together it would be above 0.9
+    assert found["best_start"] == found["best_order"] == 0
+    assert found["held_best"] == pytest.approx(1.5) and found["held_mean"] == pytest.approx(1 + 0.7 / 3)
+    assert found["held_worth"] == pytest.approx(
+        0.7 / 3 - 0.5
+    )  # the best orders are chosen noise, and worse than others
+
+
+def test_a_page_of_an_earlier_version_is_refused(digits: None, tmp_path: Path) -> None:
+    found = _run(tmp_path / "run")
+    with pytest.raises(
+        AugendError, match=r"perfect\.json: is of an earlier version, .*; repeat the command of the run"
+    ):
+        page.write(tmp_path / "run", {**found, "schema": 1})
+
+
+def test_a_run_goes_on_with_the_runs_that_it_carried_on(digits: None, tmp_path: Path) -> None:
+    """They are clusters of losses, which another version might choose otherwise; what was trained on is not mixed."""
+    found = _run(tmp_path / "run")
+    file = tmp_path / "run" / "carried.json"
+    kept = json.loads(file.read_text())["carried"]
+    assert kept == [epoch["carried"] for epoch in found["epochs"]]
+    assert _run(tmp_path / "run")["epochs"] == found["epochs"]
+    other = [kept[0], [*kept[1][:-1], kept[1][-1] + 1], kept[2]]
+    file.write_text(json.dumps({"carried": other}))
+    with pytest.raises(AugendError, match=r"carried\.json: epoch 2 carried on the runs .*, and now .* would be chosen"):
+        _run(tmp_path / "run")
+    file.unlink()  # a run of an earlier version: it is written now
+    assert _run(tmp_path / "run")["epochs"] == found["epochs"] and json.loads(file.read_text())["carried"] == kept
+
+
 def test_the_best_order_is_replayed_from_its_file(digits: None, tmp_path: Path) -> None:
     found = _run(tmp_path / "run")
     table, size = perfect.load_perfect(TABLE), perfect.load_perfect(TABLE).scales["smoke"]

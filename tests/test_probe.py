@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from augend.runner.folder import RunFolder
 from augend.runner.job import Job, resolve_job, start
 from augend.stages.fit import PENALTIES, Logistic, _chosen
 from augend.stages.networks import Networks
+from augend.study.notes import _fitted
 from runs import (
     ONE_THREAD,
     SMALL,
@@ -493,3 +495,14 @@ def test_a_timm_network_is_probed(tmp_path: Path) -> None:
     mine = augend.load(tmp_path / "run").networks.state_dict()
     theirs = network.model.state_dict()
     assert all(torch.equal(mine[f"net.model.{k}"], v) for k, v in theirs.items() if not k.startswith("classifier"))
+
+
+def test_a_comparison_says_whose_penalty_validation_chose() -> None:
+    """They are advised all the same, unlike those whose weights it picked: one number of a few, and cheap rivals."""
+    probe, plain = (Job(data=SMALL, recipe=name, settings="quick", budget="20step") for name in ("probe", "plain"))
+    given = replace(probe, overrides=("probe.fit={logistic: {penalty: 0.01}}",))
+    plans = {name: resolve_job(job, splits_of(job)) for name, job in (("p", probe), ("plain", plain), ("g", given))}
+    (note,) = _fitted({name: plans[name] for name in ("p", "plain")})
+    assert note.startswith("probe: the penalty of the closed form is chosen on validation pictures")
+    assert not _fitted({"p": plans["p"]})  # nobody else has less of it
+    assert not _fitted({name: plans[name] for name in ("g", "plain")})

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from augend.contract import AugendError
@@ -48,10 +49,17 @@ class Copies:
     state: dict[str, dict[str, Tensor]]
 
     @classmethod
-    def of(cls, model: nn.Module) -> Copies:
-        """One copy of a model that has not been trained with the optimizer yet."""
-        weights = {name: p.detach().clone()[None] for name, p in model.named_parameters()}
-        return cls(weights, {name: b.detach().clone()[None] for name, b in model.named_buffers()}, {})
+    def of(cls, model: nn.Module, optimizer: Optimizer | None = None) -> Copies:
+        """One copy of a model, and of what the optimizer that has trained it remembers; without one, of a fresh start."""
+        named = dict(model.named_parameters())
+        weights = {name: p.detach().clone()[None] for name, p in named.items()}
+        buffers = {name: b.detach().clone()[None] for name, b in model.named_buffers()}
+        kept = {} if optimizer is None else _kept(optimizer, named)
+        state = {
+            name: {key: (v if _shared(named[name], key, v) else v[None]).clone() for key, v in own.items()}
+            for name, own in kept.items()
+        }
+        return cls(weights, buffers, state)
 
     def __len__(self) -> int:
         return len(next(iter(self.weights.values())))
@@ -65,12 +73,18 @@ class Copies:
 
         return Copies(taken(self.weights), taken(self.buffers), {name: taken(own) for name, own in self.state.items()})
 
-    def load_into(self, model: nn.Module, number: int) -> None:
-        """Write a copy's weights and buffers into a model."""
+    def load_into(self, model: nn.Module, number: int, optimizer: Optimizer | None = None) -> None:
+        """Write a copy's weights and buffers into a model, and what it remembers into the model's optimizer."""
         with torch.no_grad():
             for own, given in ((model.named_parameters(), self.weights), (model.named_buffers(), self.buffers)):
                 for name, value in own:
                     value.copy_(given[name][number])
+        if optimizer is not None:
+            optimizer.state.clear()
+            for name, weight in model.named_parameters():
+                if name in self.state:
+                    kept = self.state[name].items()
+                    optimizer.state[weight] = {key: (v if v.ndim == 0 else v[number]).clone() for key, v in kept}
 
     @staticmethod
     def joined(parts: Sequence[Copies]) -> Copies:
@@ -118,10 +132,10 @@ def every_order(
 
     Args:
         model: trained in training mode, from its own weights where no `start` is given; left as it is. Weights that need no
-            gradient stay. Dropout is refused, and so are weights that the loss does not reach.
+            gradient stay. Dropout of any kind is refused, and so are weights that the loss does not reach.
         optimizer: makes an optimizer of torch over the tensors it is given. It must treat every weight by itself, as SGD,
             Adam and AdamW do.
-        batches: inputs and labels of each batch, up to 9 of them; or a function of the position in the
+        batches: inputs and labels of each batch, up to 9 of them, all of one shape; or a function of the position in the
             epoch (random crops that follow the step, as in the paper) that returns ``(n, rows, ...)`` and ``(n, rows)``.
         count: n, where `batches` is a function.
         start: one copy to go on from, its optimizer's state included.
@@ -149,7 +163,7 @@ def every_order(
     at, n = _batches(batches, count)
     if chunk is not None and chunk < 1:
         raise AugendError(f"every_order: chunk is {chunk}; it must be a whole number from 1 on, or None")
-    if any(isinstance(module, nn.Dropout) and module.p for module in model.modules()):
+    if any(isinstance(module, _DropoutNd) and module.p for module in model.modules()):
         raise AugendError("every_order: dropout draws other masks for every order; leave it out of the model")
     copies = Copies.of(model) if start is None else start
     if len(copies) != 1:
@@ -179,7 +193,7 @@ def every_order(
 def judge_copies(
     model: nn.Module, copies: Copies, x: Tensor, y: Tensor, *, rows: int = 256, chunk: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats and share of right answers of every copy: float32 ``(copies,)`` each.
+    """Mean cross-entropy in nats and share of right answers of every copy: float32 ``(copies,)`` each, where `x` lies.
 
     Args:
         x, y: pictures and labels.
@@ -195,7 +209,7 @@ def judge_copies(
     def predict(weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], part: Tensor) -> Tensor:
         return torch.func.functional_call(model, {**weights, **buffers}, (part,))  # type: ignore[no-any-return]
 
-    losses, right = torch.zeros(len(copies)), torch.zeros(len(copies))
+    losses, right = torch.zeros(2, len(copies), device=x.device)
     with torch.no_grad(), evaluating(model):
         for begin in range(0, len(copies), chunk):
             some = copies.take(range(begin, min(begin + chunk, len(copies))))
@@ -220,6 +234,13 @@ def _batches(batches: Batches | Sequence[tuple[Tensor, Tensor]], count: int | No
     else:
         if not batches:
             raise AugendError("every_order: there are no batches")
+        shapes = [(tuple(x.shape), tuple(y.shape)) for x, y in batches]
+        odd = next((number for number, shape in enumerate(shapes) if shape != shapes[0]), None)
+        if odd is not None:
+            raise AugendError(
+                f"every_order: batch {odd} has inputs of shape {shapes[odd][0]}, batch 0 of {shapes[0][0]}; all must be of "
+                "one size, so leave a shorter last one out"
+            )
         stacked = torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
         at, n = (lambda position: stacked), len(batches)
     if not 1 <= n <= MOST:
@@ -276,8 +297,8 @@ class _Stepper:
             self._check()
         self._stepper.step()
         state = {
-            name: {key: value if self._shared(name, key, value) else value[None] for key, value in own.items()}
-            for name, own in self._state(self._stepper, self._moving).items()
+            name: {key: v if _shared(self._weights[name], key, v) else v[None] for key, v in own.items()}
+            for name, own in _kept(self._stepper, self._moving).items()
         }
         stacked = [{n: v.detach().clone()[None] for n, v in part.items()} for part in (self._weights, self._buffers)]
         return Copies(stacked[0], stacked[1], state)
@@ -303,7 +324,7 @@ class _Stepper:
             if name in copies.state:
                 stepper.state[weight] = {key: value.clone() for key, value in copies.state[name].items()}
         stepper.step()
-        state = self._state(stepper, moving)
+        state = _kept(stepper, moving)
         for weight in moving.values():
             weight.grad = None
         return Copies({name: {**held, **moving}[name] for name in self._weights}, buffers, state)
@@ -316,19 +337,20 @@ class _Stepper:
         with in_mode(self._model, training=True):
             return self._loss(torch.func.functional_call(self._model, {**moving, **held, **own}, (x,)), y), own
 
-    def _shared(self, name: str, key: str, value: Tensor) -> bool:
-        """Whether a number of the optimizer's state is that of all copies, such as Adam's step."""
-        return value.ndim == 0 and (self._weights[name].ndim > 0 or key in COUNTERS)
 
-    @staticmethod
-    def _state(stepper: Optimizer, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Name of a weight -> what the optimizer keeps of it."""
-        found = {
-            name: {key: value for key, value in stepper.state[weight].items() if isinstance(value, Tensor)}
-            for name, weight in weights.items()
-            if stepper.state.get(weight)
-        }
-        return {name: own for name, own in found.items() if own}
+def _shared(weight: Tensor, key: str, value: Tensor) -> bool:
+    """Whether a number of the optimizer's state is that of all copies, such as Adam's step."""
+    return value.ndim == 0 and (weight.ndim > 0 or key in COUNTERS)
+
+
+def _kept(optimizer: Optimizer, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Name of a weight -> what the optimizer keeps of it."""
+    found = {
+        name: {key: value for key, value in optimizer.state[weight].items() if isinstance(value, Tensor)}
+        for name, weight in weights.items()
+        if optimizer.state.get(weight)
+    }
+    return {name: own for name, own in found.items() if own}
 
 
 class _Pace:

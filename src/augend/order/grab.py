@@ -69,10 +69,10 @@ class GraB:
         begin = int(self._order[self._at]) * self._cut
         self._at += 1
         index = self._pictures[begin : begin + wanted]
-        if len(index) < wanted:  # the last batch takes its rest from all pictures, others each epoch
-            index = torch.cat(
-                (index, chosen(self._draws.child(f"rest/{self._epoch}"), self._size, wanted - len(index)))
-            )
+        rest = self._draws.child(f"rest/{self._epoch}")
+        while len(index) < wanted:  # the last batch takes its rest from all pictures, others each epoch
+            index = torch.cat((index, chosen(rest, self._size, min(self._size, wanted - len(index)))))
+            rest = rest.child("again")  # a batch of more pictures than there are
         return Picks(index.view(rows, sources))
 
     def _begin(self) -> None:

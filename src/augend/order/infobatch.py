@@ -53,7 +53,7 @@ class InfoBatch:
     def start(self, size: int, draws: Draws, probe: Probe | None = None, variants: int | None = None) -> None:
         """Begin; the first epoch leaves nothing out, since no loss has been heard."""
         self._size, self._draws = size, draws
-        self._losses = torch.full((size,), -1.0)  # not heard yet
+        self._losses = torch.full((size,), torch.nan)  # not heard yet; a loss may be any number
         self._queue = torch.zeros(0, dtype=torch.int64)
         self._weights = torch.zeros(0)  # of those in the queue
         self._epoch = 0
@@ -77,7 +77,7 @@ class InfoBatch:
         weights = torch.ones(self._size)
         order = torch.randperm(self._size, generator=generator)
         self.pruned = 0
-        known = self._losses >= 0
+        known = self._losses.isfinite()
         if progress < self._until and known.any():
             learned = known & (self._losses < self._losses[known].mean())
             candidates = order[learned[order]]

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from augend.contract import AugendError
+from augend.order.every import Copies
 from augend.order.trial import evaluating, in_mode
 
 __all__ = ["MEASURES", "measure_orders"]
@@ -39,17 +40,20 @@ def measure_orders(
     held: Batch,
     classes: int,
     loss: Loss = functional.cross_entropy,
+    start: Copies | None = None,
 ) -> dict[str, Tensor]:
     """Train a model through batches in some orders, each from the same start, and measure every step.
 
     Args:
-        model: where every order starts; left as it is.
+        model: where every order starts, unless `start` is given; left as it is. Weights that need no gradient stay; others
+            that the loss does not reach are refused.
         optimizer: makes one of torch's over the tensors that it is given.
         batches: inputs and labels of each.
         orders: int64 ``(orders, n)``: which batch comes at each position.
         held: inputs and labels of held-out pictures, for their gradient.
         classes: of the labels.
         loss: logits ``(rows, classes)`` and labels -> scalar.
+        start: one copy to go on from, its optimizer's state included.
 
     Returns:
         Name of a measure (`MEASURES` says what each is) -> float32 ``(orders, n)``; nan where there is none.
@@ -70,9 +74,13 @@ def measure_orders(
     if orders.ndim != 2 or not 0 <= int(orders.min()) <= int(orders.max()) < len(batches):
         raise AugendError(f"measure_orders: orders are numbers of {len(batches)} batches, int64 (orders, n)")
     out = {name: torch.full(orders.shape, math.nan) for name in MEASURES}
+    if start is not None and len(start) != 1:
+        raise AugendError(f"measure_orders: goes on from one copy, found {len(start)}; take one: copies.take([number])")
     walk = _Walk(batches, held, classes, loss, orders, out)
     own = copy.deepcopy(model)
     made = optimizer([weight for weight in own.parameters() if weight.requires_grad])
+    if start is not None:
+        start.load_into(own, 0, made)
     walk.on(_Trained(own, made, _flat(own), None), list(range(len(orders))), 0)
     return out
 
@@ -103,9 +111,16 @@ class _Walk:
         """Measure the next step of these orders, which are alike so far, and go on from each."""
         if position == len(self._orders[0]):
             return
-        weights = [weight for weight in at.model.parameters() if weight.requires_grad]
+        weights = {name: weight for name, weight in at.model.named_parameters() if weight.requires_grad}
         with evaluating(at.model):
-            outside = _joined(torch.autograd.grad(self._loss(at.model(self._held[0]), self._held[1]), weights))
+            lost = self._loss(at.model(self._held[0]), self._held[1])
+        found = dict(zip(weights, torch.autograd.grad(lost, list(weights.values()), allow_unused=True), strict=True))
+        unreached = [name for name, gradient in found.items() if gradient is None]
+        if unreached:
+            raise AugendError(
+                f"measure_orders: {unreached[0]} gets no gradient from the loss; freeze it: requires_grad_(False)"
+            )
+        outside = _joined(gradient for gradient in found.values() if gradient is not None)
 
         def batch_of(number: int) -> int:
             return int(self._orders[number][position])

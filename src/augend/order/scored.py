@@ -1,4 +1,4 @@
-"""Orders by scores: which of some candidates come next. The words of recipes are the classes at the end.
+"""Orders by scores: which of some candidates come next. The classes are words of recipes.
 
 In the terms of the paper (training procedure augmentations, 2.3): a *learning item* is a picture or a batch, a *scoring
 mechanism* gives it a number, an *ordering strategy* takes the lowest or the highest and strikes it from the epoch, a *sampler
@@ -15,29 +15,12 @@ import torch
 from torch import Tensor
 
 from augend.contract import AugendError, Picks, Probe
-from augend.order.pools import CutBatches, Remaining, chosen
-from augend.order.scoring import Combined, Delta, Gradients, Loss, Passes, RandomScore, Scoring, Table, row_scores
+from augend.order.choosing import Scored, Take, taken_first
+from augend.order.pools import chosen
+from augend.order.scoring import Combined, Delta, Gradients, Loss, Passes, RandomScore, Table, row_scores
 from augend.randomness import Draws
 
-__all__ = ["ByDelta", "ByLoss", "ByScore", "RandomScores", "SampleByLoss", "sampled", "taken_first"]
-
-Take = Literal["lowest", "highest"]
-
-
-def taken_first(scores: Tensor, take: Take) -> Tensor:
-    """int64: item numbers in the order they are taken; of equal scores the one that comes first. The ordering strategy.
-
-    A score that is no number (a trial that diverged) is taken last.
-
-    >>> taken_first(torch.tensor([2.0, 1.0, 1.0]), "lowest").tolist()
-    [1, 2, 0]
-    >>> taken_first(torch.tensor([float("nan"), 1.0, 3.0]), "highest").tolist()
-    [2, 1, 0]
-    """
-    worst = float("inf") if take == "lowest" else -float("inf")
-    return torch.argsort(
-        scores.nan_to_num(nan=worst, posinf=None, neginf=None), stable=True, descending=take == "highest"
-    )
+__all__ = ["ByDelta", "ByLoss", "ByScore", "RandomScores", "SampleByLoss", "Scored", "sampled", "taken_first"]
 
 
 def sampled(scores: Tensor, count: int, weighing: str, draws: Draws) -> Tensor:
@@ -57,171 +40,6 @@ def sampled(scores: Tensor, count: int, weighing: str, draws: Draws) -> Tensor:
     return torch.from_numpy(generator.choice(len(weights), count, p=weights / weights.sum()))
 
 
-class Scored:
-    """The machinery of every order by scores: a pool, a scoring mechanism, a choice, a refresh. Not a word of recipes.
-
-    Args:
-        scoring: the scoring mechanism.
-        candidates: how many batches are looked at a step (pictures: that many batches of them); None: all that are left.
-        take: which end of the scores.
-        item: "batch" or "sample".
-        cut: batches are cut as the epoch begins, instead of drawn from the pictures left as candidates are.
-        refresh: "step", or "epoch": all items are scored as an epoch begins and then taken in that order.
-        prefix: see `Remaining`.
-    """
-
-    pure = False
-    hears: frozenset[str] = frozenset()
-    sees = True
-    """Asks the model, so `start` needs a probe."""
-    external = False
-    """Scores on held-out pictures."""
-    table: Table | None = None
-    """The part of the scores that a file gives."""
-
-    def __init__(
-        self,
-        scoring: Scoring,
-        *,
-        candidates: int | None,
-        take: Take,
-        item: Literal["batch", "sample"] = "batch",
-        cut: bool = False,
-        refresh: Literal["step", "epoch"] = "step",
-        prefix: bool = False,
-    ) -> None:
-        for option, value, allowed in (
-            ("take", take, ("lowest", "highest")),
-            ("item", item, ("batch", "sample")),
-            ("refresh", refresh, ("step", "epoch")),
-        ):
-            if value not in allowed:
-                raise AugendError(f"order: {option} is {value!r}; allowed: {', '.join(allowed)}")
-        if candidates is not None and candidates < 1:
-            raise AugendError(f"order: candidates is {candidates}; allowed: 1 or more, or all")
-        if prefix and (item, refresh) != ("batch", "step"):
-            raise AugendError(
-                "order: prefix is a way of drawing candidate batches at every step; leave item and refresh out"
-            )
-        self.scoring, self.take, self.candidates, self.item = scoring, take, candidates, item
-        self.refresh, self._prefix = refresh, prefix
-        self.single = item == "sample"  # rows of one picture only
-        self.cuts = self._cut = cut or (item == "batch" and (refresh == "epoch" or candidates is None))
-
-    def start(self, size: int, draws: Draws, probe: Probe | None = None, variants: int | None = None) -> None:
-        """Begin at the first epoch of `size` pictures.
-
-        Args:
-            draws: the order's own stream.
-            probe: how the model is seen; not needed by scores that do not ask it.
-            variants: not used.
-        """
-        self._size, self._draws, self._probe = size, draws, probe
-        self._batches = CutBatches(size, draws)
-        self._left = Remaining(size, prefix=self._prefix)
-        self._queue = torch.zeros(0, dtype=torch.int64)  # with refresh: epoch, what is still to come
-        if self.table is not None:
-            self.table.values = None
-
-    def passes(self, rows: int, sources: int = 1) -> Passes:
-        """What is computed for scores beyond the step itself: the mean of a step over a whole epoch."""
-        held = 0 if self._probe is None else self._probe.held
-        each, once = self.scoring.passes(held)
-        batches = -(-self._size // (rows * sources))
-        asked = batches if self.candidates is None else self.candidates
-        if self.refresh == "epoch" or (self.item == "sample" and self.candidates is None):
-            items = 1.0
-        elif self._cut:
-            items = sum(min(asked, left) for left in range(1, batches + 1)) / batches
-        elif self.item == "sample":
-            items = sum(min(asked * rows, max(rows, self._size - rows * n)) / rows for n in range(batches)) / batches
-        else:
-            items = asked
-        return each.times(items).plus(once)
-
-    def next(self, step: int, rows: int, sources: int = 1, progress: float = 0.0) -> Picks:
-        """The rows of the best candidate.
-
-        Raises:
-            AugendError: single pictures are to be chosen for rows of several; or batches that were cut beforehand for rows of
-                another number.
-        """
-        draws = self._draws.child(f"step/{step}")
-        if self.item == "sample":
-            if sources != 1:
-                raise AugendError("an order of single pictures fills rows of one picture; sums need item: batch")
-            return self._of_pictures(draws, rows)
-        if self.refresh == "epoch":
-            return self._queued(draws, rows, sources)
-        if self._cut:
-            numbers = self._batches.drawn(draws, self.candidates, rows * sources)
-            items = [Picks(self._batches.batch(int(n)).view(rows, sources)) for n in numbers]
-            round_ = self._batches.round
-        else:
-            assert self.candidates is not None
-            drawn = self._left.drawn(draws, self.candidates, rows * sources)
-            items = [Picks(index.view(rows, sources)) for index in drawn]
-            round_ = step * rows * sources // self._size
-        scores = self.scoring(self._probe, items, draws, self._epoch(round_))
-        best = int(taken_first(scores.values, self.take)[0])
-        if self._cut:
-            self._batches.take(int(numbers[best]))
-        else:
-            self._left.take(items[best].index.flatten())
-        return items[best] if scores.taken is None else Picks(items[best].index, taken=scores.taken(best))
-
-    def _epoch(self, number: int) -> Draws:
-        """The stream of what stays the same while an epoch lasts."""
-        return self._draws.child(f"epoch/{number}")
-
-    def _queued(self, draws: Draws, rows: int, sources: int) -> Picks:
-        """Batches in the order of scores that were computed as the epoch began."""
-        if self._batches.refill(rows * sources):
-            numbers = self._batches.left
-            items = [Picks(self._batches.batch(int(n)).view(rows, sources)) for n in numbers]
-            scores = self.scoring(self._probe, items, draws, self._epoch(self._batches.round))
-            self._queue = numbers[taken_first(scores.values, self.take)]
-        number, self._queue = int(self._queue[0]), self._queue[1:]
-        index = self._batches.batch(number)
-        self._batches.take(number)
-        return Picks(index.view(rows, sources))
-
-    def _of_pictures(self, draws: Draws, rows: int) -> Picks:
-        """Pictures by their own scores: of as many as the candidates hold, or all once an epoch."""
-        if self.refresh == "epoch" or self.candidates is None:
-            if len(self._queue) < rows:
-                owed, everything = self._queue, torch.randperm(self._size, generator=draws.generator())
-                scores = row_scores(self.scoring, self._probe, everything, rows, draws)
-                self._queue = torch.cat((owed, everything[taken_first(scores, self.take)]))
-            index, self._queue = self._queue[:rows], self._queue[rows:]
-            return Picks(index[:, None])
-        count = min(self.candidates * rows, max(rows, len(self._left.left)))
-        pictures = self._left.drawn(draws, 1, count)[0]
-        scores = row_scores(self.scoring, self._probe, pictures, rows, draws)
-        index = pictures[taken_first(scores, self.take)[:rows]]
-        self._left.take(index if count > rows else pictures)  # what an epoch owed stands first in what it offered
-        return Picks(index[:, None])
-
-    def feedback(self, picks: Picks, *, loss: Tensor | None, gradient: Tensor | None) -> None:
-        """Scores are asked for, not heard."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What is left of the epoch, the queue, and the scores of a file."""
-        pools = {"batches": self._batches.state_dict(), "pictures": self._left.state_dict()}
-        state = {f"{pool}/{key}": tensor for pool, its in pools.items() for key, tensor in its.items()}
-        if self.table is not None and self.table.values is not None:
-            state["scores"] = self.table.values
-        return {"queue": self._queue.clone(), **state}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue in the middle of an epoch."""
-        self._queue = state["queue"].clone()
-        if self.table is not None:
-            self.table.values = state.get("scores")
-        for name, pool in (("batches", self._batches), ("pictures", self._left)):
-            pool.load_state_dict({k.partition("/")[2]: t for k, t in state.items() if k.startswith(f"{name}/")})
-
-
 def _count(candidates: int | str) -> int | None:
     if candidates == "all":
         return None
@@ -237,7 +55,7 @@ class ByLoss(Scored):
         candidates: batches looked at a step, drawn from the pictures left, independently of one another; "all": the epoch is
             cut into batches as it begins, and all that are left are looked at.
         take: "lowest" or "highest".
-        item: "sample": of candidates * rows pictures the lowest come next, instead of whole batches.
+        item: "sample": of candidates * rows pictures (or all that are left) the lowest come next, instead of whole batches.
         refresh: "epoch": everything is scored once an epoch and taken in that order.
         prefix: candidates come from the first pictures of the set, as in the published code (an index error there).
 
@@ -249,8 +67,9 @@ class ByLoss(Scored):
         >>> order.take, order.candidates
         ('lowest', 4)
 
-    Deviation: pictures are scored as the coming step would show them (the authors draw their augmentation twice), and an
-    epoch's leftovers open the next epoch's first batch, so every batch is full.
+    Deviation: batches are scored as the coming step would show them (the authors draw their augmentation twice); single
+    pictures, and what is scored as an epoch begins, are augmented anew when they are trained on. An epoch's leftovers open
+    the next epoch's first batch, so every batch is full.
     """
 
     def __init__(
@@ -300,9 +119,19 @@ class SampleByLoss:
         """Begin; there are no epochs."""
         self._size, self._draws, self._probe = size, draws, probe
 
+    def asked(self, rows: int, sources: int = 1) -> tuple[float, float]:
+        """How often a step scores, and how many batches of pictures at once."""
+        return (0.0, 0.0) if self._weighing == "uniform" else (1.0, min(self._pool, self._size / rows))
+
     def passes(self, rows: int, sources: int = 1) -> Passes:
         """What is computed for scores a step."""
-        return Passes(0 if self._weighing == "uniform" else min(self._pool, self._size / rows))
+        return self._scoring.passes(0)[0].times(self.asked(rows, sources)[1])
+
+    def rehearsed(self, count: int, rows: int, sources: int = 1) -> Picks:
+        """Score so many batches of the first pictures, and draw: for timing. Nothing is remembered."""
+        draws, index = self._draws.child("rehearsed"), torch.arange(count * rows) % self._size
+        scores = row_scores(self._scoring, self._probe, index, rows, draws)
+        return Picks(index[sampled(scores, rows, self._weighing, draws)][:, None])
 
     def next(self, step: int, rows: int, sources: int = 1, progress: float = 0.0) -> Picks:
         """Rows drawn anew at every step."""
@@ -331,7 +160,8 @@ class ByDelta(Scored):
 
     Args:
         candidates: batches looked at a step, of those that the epoch was cut into and that are left; or "all".
-        take: "highest", "lowest", or "average": no choice, all candidates' steps at once, the control of equal cost.
+        take: "highest", "lowest", or "average": no choice, all candidates' steps at once. The control of what is computed
+            anyway; it costs less, as no loss is taken after a step.
         against: the loss of the same batch, or of an "external" one, held out from training (`hold` in a recipe).
         relative: the gain as a share of the loss before.
         draw: pictures of the external batch, drawn anew each epoch.
@@ -344,7 +174,8 @@ class ByDelta(Scored):
 
     Cost:
         Of F for a forward of a batch, candidates * 4F a step against the same batch, candidates * (3F + E) + E against an
-        external one that costs E; the step itself, 3F, is free with ``trial: step``.
+        external one that costs E; the step itself, 3F, is free with ``trial: step``. ``take: average`` is the step, and costs
+        candidates * 3F: of eight candidates against the same batch two thirds.
 
     Example:
         >>> ByDelta(candidates=4, against="external").candidates
@@ -364,8 +195,14 @@ class ByDelta(Scored):
         redraw: bool = False,
         column: str = "score",
     ) -> None:
-        delta = Delta(against, relative=relative, draw=draw, trial=trial, redraw=redraw)
         average = take == "average"
+        unused = {"against": against != "same", "relative": relative, "trial": trial != "eval", "redraw": redraw}
+        unheard = [option for option, given in {**unused, "minus": minus is not None}.items() if given]
+        if average and unheard:
+            raise AugendError(
+                f"by-delta: take: average takes every candidate's step and compares none; leave {', '.join(unheard)} out"
+            )
+        delta = Delta(against, relative=relative, draw=draw, trial=trial, redraw=redraw)
         if refresh == "epoch" and (average or trial == "step"):
             raise AugendError(
                 "by-delta: refresh: epoch scores long before the step, so its trial is none; use trial: eval"

@@ -43,11 +43,13 @@ class Scores:
 
 
 class Passes(NamedTuple):
-    """What is computed for scores: forwards and backwards of a batch, and forwards of held-out pictures."""
+    """What is computed for scores: forwards and backwards of a batch, forwards of held-out pictures, and how many batches
+    are made (fetched and augmented), each of which may pass the network more than once."""
 
     forward: float = 0.0
     backward: float = 0.0
     held: float = 0.0
+    made: float = 0.0
 
     def times(self, count: float) -> Passes:
         """That often."""
@@ -63,7 +65,7 @@ class Scoring(Protocol):
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """For each item, and once a step, where `held` pictures are held out. A step that need not be taken again counts
-        -1 forward and -1 backward."""
+        -1 forward, -1 backward and -1 batch that is made."""
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """One score an item. `draws` is the step's own stream, `epoch` that of the epoch, the same in all its steps."""
@@ -115,7 +117,7 @@ class Loss:
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """A forward of each."""
-        return Passes(1), Passes()
+        return Passes(1, made=1), Passes()
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """The batches' mean losses, one forward each."""
@@ -171,11 +173,11 @@ class Delta:
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """A step on each, and the loss after it; the external batch's loss before."""
-        once = Passes(-1, -1) if self.is_step else Passes()
+        once = Passes(-1, -1, made=-1) if self.is_step else Passes()
         if not self.external:
-            return Passes(2, 1), once
+            return Passes(2, 1, made=1), once
         size = min(self.size, held)
-        return Passes(1, 1, size), once.plus(Passes(held=size))
+        return Passes(1, 1, size, 1), once.plus(Passes(held=size))
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """A trial step on every batch."""
@@ -251,7 +253,7 @@ class Gradients:
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
         """A step on each, which is all there is."""
-        return Passes(1, 1), Passes(-1, -1)
+        return Passes(1, 1, made=1), Passes(-1, -1, made=-1)
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:
         """A trial step on every batch."""

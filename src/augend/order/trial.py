@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import LBFGS
 
-from augend.contract import Batch, Losses, Probe, Taken
+from augend.contract import AugendError, Batch, Losses, Probe, Taken
 from augend.randomness import undisturbed
 
 __all__ = ["Trial", "TrialSteps", "evaluating", "in_mode"]
@@ -52,7 +53,8 @@ class Trial:
 class TrialSteps:
     """Steps of a model's own optimizer, tried on a shadow of its weights and state.
 
-    The shadow is a copy of the optimizer, so any optimizer of torch will do, and its own fused update is what is tried.
+    The shadow is a copy of the optimizer, so any optimizer of torch will do whose step is a function of the gradients and its
+    state, and its own fused update is what is tried. One that asks for the loss again, such as LBFGS, is refused.
 
     Args:
         probe: how the model is seen.
@@ -119,6 +121,8 @@ class TrialSteps:
     def _stepped(self, gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """The weights after the optimizer's own update, on the shadow."""
         optimizer = self._probe.optimizer
+        if isinstance(optimizer, LBFGS):
+            raise AugendError("a trial step of LBFGS would ask for its loss many times; train with another optimizer")
         live = [p for group in optimizer.param_groups for p in group["params"]]
         if self._made is None or self._made[0] is not optimizer:
             shadow = copy.deepcopy(optimizer)
@@ -137,11 +141,11 @@ class TrialSteps:
         for name, parameter in self._probe.model.named_parameters():
             number = numbers.get(id(parameter))
             if number is not None and name in gradients:
+                # Clipping and optimizers (SGD with Nesterov momentum) write into gradients, which the step may still need.
+                gradient = gradients[name]
                 names[name] = weights[number]
-                weights[number].grad = gradients[name]
+                weights[number].grad = None if gradient is None else gradient.clone()
         if self._probe.clip is not None:
-            for weight in names.values():  # clipping writes into gradients, which the step itself may still need
-                weight.grad = None if weight.grad is None else weight.grad.clone()
             nn.utils.clip_grad_norm_(list(names.values()), self._probe.clip)
         self._shadow.step()
         return {name: weight.detach() for name, weight in names.items()}

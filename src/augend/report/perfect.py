@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes
+from augend.contract import AugendError
 from augend.report.lines import provenance, signed, table, three
 from augend.report.plots import COLOURS, draw, place
+from augend.study.perfect import SCHEMA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +22,16 @@ LOSSES, ACCURACIES = (1, 2, 5, 6), (12, 13)  # the epochs of Figures 2.1 and 2.2
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the figures and write ``perfect.md``."""
+    """Draw the figures and write ``perfect.md``.
+
+    Raises:
+        AugendError: what was found is of an earlier version.
+    """
+    if found.get("schema") != SCHEMA:
+        raise AugendError(
+            f"{folder / 'perfect.json'}: is of an earlier version, which compared orders of different starts; repeat the "
+            f"command of the run, which reads what is kept: {found.get('command')}"
+        )
     epochs = len(found["epochs"])
     there = {of: [e for e in wanted if e <= epochs] for of, wanted in (("losses", LOSSES), ("accuracies", ACCURACIES))}
     plots: dict[str, Callable[[Figure], bool]] = {
@@ -42,7 +53,8 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
         "printed",
         "loss: least / mean / greatest",
         "printed / 4: least / greatest",
-        "held-out loss: best order / mean",
+        "held-out loss: best order / others of its start",
+        "lower by a start's best order",
         "test with held-out",
         "with the epoch before: starts",
         "orders",
@@ -61,6 +73,7 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
                 three(epoch["loss"]),
                 beside[1],
                 three([epoch["held_best"], epoch["held_mean"]]),
+                f"{epoch['held_worth']:+.3f}".replace("-", "−"),
                 signed(epoch["held_correlation"]),
                 signed(between.get("starts")),
                 signed(between.get("orders")),
@@ -72,9 +85,12 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
         "many held-out ones; losses are means over pictures, in nats.",
         table(head, lines),
         "The runs that are carried on are chosen by their test losses, so the best of an epoch is chosen noise as far as "
-        "other pictures do not agree: their losses stand in the held-out column, over each start's best, worst and some "
-        "others. Correlations are of ranks: of test with held-out losses of these runs; of the carried runs' losses with the "
-        "mean losses of what goes on from them; of an order's mean loss over the starts with that in the epoch before.",
+        "other pictures do not agree. Their losses stand in the held-out column, of the best run and, as their mean, of some "
+        "orders drawn from the same start; runs of other starts differ by what came before as well. The next column says by "
+        "how much the best order of a start lowers the held-out loss of those drawn from it, the mean over starts. "
+        "Correlations are of ranks: of test with held-out losses of the orders drawn from a start, the mean over starts; of "
+        "the carried runs' losses with the mean losses of what goes on from them; of an order's mean loss over the starts "
+        "with that in the epoch before.",
         *(f"![{title}](figures/{file.name})" for title, file in _figures(folder)),
         provenance(found),
     ]

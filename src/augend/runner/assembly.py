@@ -33,7 +33,7 @@ from augend.recipes.mixtures import check_mixing
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.reading import Place
 from augend.runner.outputs import Phase, computed_from
-from augend.runner.sight import Sight
+from augend.runner.sight import Sight, order_of
 from augend.stages.networks import Networks, stage_of
 from augend.stages.shelf import Placed
 
@@ -390,7 +390,7 @@ def stage(
     deferred = {Address.parse(address): by_view for address, by_view in inner.items()}
     terms = {term.name: build_term(term.component) for term in spec.terms}
     phase = Phase(networks, spec, terms, deferred, classes=len(split.classes))
-    order: Order = lookup("order", spec.order.word)(**spec.order.options)
+    order: Order = order_of(spec, pictures)
     finite = [chain.variants for chain in chains.values()]
     variants = None if any(v is None for v in finite) else max(v for v in finite if v is not None)
     scene = Scene(spec, phase, order, chains, inner, pictures, moving, variants, channels_last=channels_last)

@@ -64,11 +64,14 @@ class StepCost:
             flops = self.counted.total + applied
             return {"forward": self.forward, "backward": self.backward, "flops": flops}
         looked, own = sight.looked, picks.taken is None
-        passes = Passes(looked.forward / self.rows + own, looked.backward / self.rows + own, looked.held)
+        seen = (looked.forward, looked.backward, looked.made)
+        forward, backward, made = (rows / self.rows + own for rows in seen)
+        passes = Passes(forward, backward, looked.held, made)
         return {
             "forward": round(self.forward * passes.forward + looked.held / self.rows),
             "backward": round(self.backward * passes.backward),
-            "flops": round(self.scores(passes) + applied * passes.forward),
+            # A batch is augmented once, however often it runs.
+            "flops": round(self.scores(passes) + applied * passes.made),
         }
 
     def pictures(self, picks: Picks) -> int:

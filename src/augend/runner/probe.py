@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from augend.checkpoint import write_json
+from augend.contract import Picks
 from augend.data.named import cache_folder
 from augend.data.pictures import Split
 from augend.randomness import Draws
@@ -78,8 +79,14 @@ def trial_of(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Ca
     return trial
 
 
-def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
-    """A function that takes one training step of a scene with an optimizer of its own, and returns its loss."""
+def stepper(
+    scene: Scene, hardware: Hardware, choose: Callable[[int, Draws, float], Picks] | None = None
+) -> Callable[[], float]:
+    """A function that takes one training step of a scene with an optimizer of its own, and returns its loss.
+
+    Args:
+        choose: what comes next, instead of the scene's order.
+    """
     spec = scene.spec
     optimizer = build_optimizer(spec.optimizer, scene.moving)
     if scene.sight is not None:
@@ -90,7 +97,7 @@ def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
         number = next(count)
         draws = Draws(0, spec.name, number, spec.rows)
         progress = number % PLACES / PLACES  # what follows the phase's progress costs what it does on the whole
-        picks = scene.picks(number, draws, progress)
+        picks = (choose or scene.picks)(number, draws, progress)
         if picks.taken is not None:
             loss = sum(scene.adopt(picks.taken).values())
             assert isinstance(loss, torch.Tensor)
@@ -102,7 +109,8 @@ def stepper(scene: Scene, hardware: Hardware) -> Callable[[], float]:
             loss = sum(terms.values())
             assert isinstance(loss, torch.Tensor)
             loss.backward()  # type: ignore[no-untyped-call]
-        scene.tell(picks)
+        if choose is None:
+            scene.tell(picks)
         optimizer.step()
         optimizer.zero_grad()
         return float(loss.detach())

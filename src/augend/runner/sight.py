@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from augend.address import Address
-from augend.contract import AugendError, Batch, Component, Losses, Picks
+from augend.contract import AugendError, Batch, Component, Losses, Order, Picks
 from augend.data.pictures import Pictures, Split
 from augend.names import lookup
 from augend.order.given import Given
@@ -32,16 +32,18 @@ from augend.runner.outputs import Phase
 if TYPE_CHECKING:
     from augend.runner.assembly import Scene
 
-__all__ = ["Looked", "Sight", "check_orders", "read_scores"]
+__all__ = ["Looked", "Sight", "check_orders", "order_of", "read_scores"]
 
 
 @dataclass
 class Looked:
-    """What was computed for scores: rows through the phase's forward, through its backward, and held-out rows."""
+    """What was computed for scores: rows through the phase's forward, through its backward, held-out rows, and rows that were
+    made (fetched and augmented)."""
 
     forward: int = 0
     backward: int = 0
     held: int = 0
+    made: int = 0
 
 
 class _HeldBatch(Batch):
@@ -84,10 +86,27 @@ class Sight:
     def at(self, draws: Draws, progress: float) -> None:
         """The coming step: its random numbers, and how far the phase has come."""
         self._draws, self._progress, self.looked = draws, progress, Looked()
+        if self.ranks > 1:
+            self._agree()
+
+    def _agree(self) -> None:
+        """Every rank's running statistics are those of rank 0, so that a score is the same whoever computes it.
+
+        Each has seen its own rows in the step before; the coming step's forward would give them rank 0's anyway.
+        """
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.model.buffers():
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        for own in by_type.values():
+            flat = torch.cat([buffer.flatten() for buffer in own])
+            torch.distributed.broadcast(flat, 0)
+            for buffer, part in zip(own, torch.split(flat, [buffer.numel() for buffer in own]), strict=True):
+                buffer.copy_(part.view_as(buffer))
 
     def batch(self, picks: Picks, *, redrawn: bool = False) -> Batch:
         """The whole batch, as the coming step would see it."""
         scene = self._scene
+        self.looked.made += len(picks.index)
         draws = (self._draws.child("redrawn") if redrawn else self._draws).rows(torch.arange(len(picks.index)))
         lap, scene.lap = scene.lap, lambda part: None  # what is done for scores is charged to the order
         try:
@@ -144,7 +163,7 @@ class Sight:
         if self.ranks == 1:
             return scores
         device = self._scene.pictures.labels.device  # ranks on GPUs exchange what lies there
-        counts = torch.tensor([self.looked.forward, self.looked.backward, self.looked.held], dtype=torch.float64)
+        counts = torch.tensor(dataclasses.astuple(self.looked), dtype=torch.float64)
         whole = self._sum(torch.cat([scores.to(device).double(), counts.to(device)]))
         self.looked = Looked(*(int(value) for value in whole[len(scores) :]))
         return whole[: len(scores)].to(scores.dtype)
@@ -152,6 +171,14 @@ class Sight:
     def table(self, file: str, column: str) -> Tensor:
         """A file's scores, by the pictures' ids."""
         return read_scores(file, self._scene.pictures, column)
+
+
+def order_of(spec: PhasePlan, pictures: Pictures) -> Order:
+    """The order of a phase, not started; one from a file is told the names of the pictures that it is about."""
+    order: Order = lookup("order", spec.order.word)(**spec.order.options)
+    if isinstance(order, Given):
+        order.ids = pictures.ids
+    return order
 
 
 def reads_files(plan: Plan) -> bool:
@@ -163,8 +190,8 @@ def reads_files(plan: Plan) -> bool:
 def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
     """Refuse, before anything is written, files that give no order or no scores of these pictures."""
     for phase in plan.phases:
-        order = lookup("order", phase.order.word)(**phase.order.options)
         pictures = splits[phase.data].train
+        order = order_of(phase, pictures)
         if isinstance(order, Given):
             order.start(len(pictures), Draws(0, "check"))
             sources = sources_of(phase)

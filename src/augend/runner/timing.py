@@ -6,6 +6,7 @@ repeating stay exact.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +16,13 @@ from typing import Any
 import torch
 
 from augend.augment.embedding_controls import RidgeAugmenter
+from augend.contract import Picks
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
+from augend.order.scored import SampleByLoss, Scored
+from augend.order.scoring import Passes
+from augend.order.shuffle import Shuffle
+from augend.randomness import Draws
 from augend.recipes.durations import pictures_seen
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner import curve
@@ -25,8 +31,9 @@ from augend.runner.augmenters import standardising
 from augend.runner.banks import drawn_views, worth_caching
 from augend.runner.fitting import Embedder
 from augend.runner.hardware import Hardware
+from augend.runner.optimizer import build_optimizer
 from augend.runner.outputs import Route
-from augend.runner.probe import stepper
+from augend.runner.probe import PLACES, stepper
 from augend.stages.fit import Logistic
 from augend.stages.networks import Networks
 
@@ -37,6 +44,7 @@ WARM_LEAST, TIMED_LEAST = 1, 3
 PHASE_SECONDS = 2.0
 SHORT_SECONDS = 0.5  # 20 steps of a small network are over before their neighbours have been felt
 SHORT_STEP = 0.1  # phases of shorter steps are timed twice, at two moments: a machine stumbles for seconds
+ITEMS = 8  # at most so many are scored at once to time scoring
 PLENTY = 1 << 30
 FEW_ROWS = 400
 
@@ -146,7 +154,7 @@ def time_plan(
         begin: called when everything is loaded, before the first step is timed.
         end: called when all is timed, with work that keeps this process as busy as training does.
 
-    Cost: about two seconds a phase.
+    Cost: about two seconds a phase, and up to four more where its order scores.
     """
     clock = time.perf_counter
     torch.set_num_threads(hardware.threads)
@@ -182,7 +190,7 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     chosen = worth_caching(scene, PLENTY)
     if spec.fit is not None:
         return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware), worth=-1)
-    plain = _median(stepper(scene, hardware)) if spec.cache in ("auto", False) or not chosen else 0.0
+    plain = _step(scene, hardware) if spec.cache in ("auto", False) or not chosen else 0.0
     if not chosen:
         return PhaseTime(plain)
     fill = sum(_filled(scene, route, hardware) for route in chosen)
@@ -190,10 +198,54 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     _pretend(scene, chosen, hardware)
     return PhaseTime(
         plain,
-        _median(stepper(scene, hardware)),
+        _step(scene, hardware),
         fill,
         int(asked) if spec.cache == "auto" and not standardising(scene) else 0,
     )
+
+
+def _step(scene: Scene, hardware: Hardware) -> float:
+    """Seconds of a step: its own, and where its order scores, those of as many items as it does a step on the whole.
+
+    Steps as they come would not say: some orders score everything as an epoch begins, others ever fewer towards its end.
+    """
+    order, rows = scene.order, scene.spec.rows
+    if not isinstance(order, Scored | SampleByLoss) or order.passes(rows, scene.sources(0.0)) == Passes():
+        return _median(stepper(scene, hardware))
+    assert scene.sight is not None
+    sight, count = scene.sight, iter(range(1 << 30))
+    sight.ready(build_optimizer(scene.spec.optimizer, scene.moving), hardware.autocast)
+
+    def scored(items: int) -> Picks:
+        number = next(count)
+        progress = number % PLACES / PLACES
+        sight.at(Draws(0, scene.spec.name, number, rows), progress)
+        return order.rehearsed(items, rows, scene.sources(progress))
+
+    own = _median(stepper(scene, hardware, _unscored(scene, scored(1))))  # whose optimizer the trials are then of
+    often, items = order.asked(rows, scene.sources(0.0))
+    some = max(1, min(ITEMS, round(items)))
+    seconds = _median(lambda: scored(some))
+    if items > some + 1:  # what is done once, however many items there are, is not multiplied
+        seconds += (items - some) * max(0.0, seconds - _median(lambda: scored(1))) / (some - 1)
+    else:
+        seconds *= items / some
+    return own + often * seconds
+
+
+def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks]:
+    """What comes next without being scored: shuffled pictures, or, where a trial is the step, one that changes nothing."""
+    if tried.taken is not None:
+        still = {name: None if g is None else torch.zeros_like(g) for name, g in tried.taken.gradients.items()}
+        taken = dataclasses.replace(tried.taken, gradients=still)
+        return lambda number, draws, progress: dataclasses.replace(tried, taken=taken)
+    shuffled = Shuffle()
+    shuffled.start(len(scene.pictures), Draws(0, "timing"))
+
+    def choose(number: int, draws: Draws, progress: float) -> Picks:
+        return shuffled.next(number, scene.spec.rows, scene.sources(progress), progress)
+
+    return choose
 
 
 def _median(step: Callable[[], object]) -> float:

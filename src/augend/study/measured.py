@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augend.checkpoint import write_json
-from augend.contract import Component, Saved
+from augend.contract import AugendError, Component, Saved
 from augend.data.named import cifar10_pictures
 from augend.names import lookup
-from augend.order.every import every_order, judge_copies
+from augend.order.every import Copies, every_order, judge_copies
 from augend.order.measures import MEASURES, measure_orders
 from augend.order.trial import in_mode
 from augend.randomness import Draws, stream_key
@@ -34,6 +34,7 @@ from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, 
 
 __all__ = ["Measured", "MeasuredSize", "load_measured", "run_measured"]
 
+SCHEMA = 2  # from 2 on, orders go on with the optimizer's state
 TRIED = 3  # batches, to find how many copies go side by side
 Progress = Callable[[Mapping[str, Any]], None]
 Batch = tuple[Tensor, Tensor]
@@ -92,7 +93,7 @@ def run_measured(
     except KeyboardInterrupt:
         raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
     whole = {
-        "schema": 1,
+        "schema": SCHEMA,
         **request,
         "title": table.title,
         "source": table.source,
@@ -154,17 +155,30 @@ def _split(
         if not file.is_file():
             begin = time.perf_counter()
             batches = _cut(pieces.train, size, seed, split, start)
-            values = _start(model, make, batches, size, pieces, len(table.classes), _chunk(out, model, make, batches))
-            about = {"split": split, "epoch": start, "seconds": time.perf_counter() - begin}
+            here, chunk = Copies.of(model, optimizer), _chunk(out, model, make, batches)
+            values = _start(model, here, make, batches, size, pieces, len(table.classes), chunk)
+            about = {"schema": SCHEMA, "split": split, "epoch": start, "seconds": time.perf_counter() - begin}
             write_json(file, {**about, **values})
-        found.append(read_json(file))
+        found.append(_read(file))
         done = split * len(size.starts) + number + 1
         listen({"start": done, "starts": size.splits * len(size.starts), "seconds": found[-1]["seconds"]})
     return found
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """A start that is done."""
+    kept: dict[str, Any] = read_json(file)
+    if kept.get("schema") != SCHEMA:
+        raise AugendError(
+            f"{file}: is of an earlier version, whose orders began without the momentum of the training before; give another "
+            "--out, or remove the folder"
+        )
+    return kept
+
+
 def _start(
     model: nn.Module,
+    here: Copies,
     make: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
     batches: list[Batch],
     size: MeasuredSize,
@@ -172,14 +186,14 @@ def _start(
     classes: int,
     chunk: int,
 ) -> dict[str, Any]:
-    """Every order from one start, and the measures of some."""
-    every = every_order(model, make, batches, chunk=chunk)
+    """Every order from one start, momentum included, and the measures of some."""
+    every = every_order(model, make, batches, chunk=chunk, start=here)
     losses, right = judge_copies(model, every.copies, *pieces.judged)
     ranked = losses.argsort()
     named = {"best": int(ranked[0]), "median": int(ranked[len(ranked) // 2]), "worst": int(ranked[-1])}
     drawn = Draws(0, "measured/orders").permutation(len(losses))[0][: size.sampled].tolist()
     numbers = [*drawn, *named.values()]
-    seen = measure_orders(model, make, batches, every.orders[numbers], held=pieces.held, classes=classes)
+    seen = measure_orders(model, make, batches, every.orders[numbers], held=pieces.held, classes=classes, start=here)
     again, _ = judge_copies(model, every.copies.take(numbers), *pieces.held)
     ends = losses[drawn].double().numpy()
     return {

@@ -9,7 +9,7 @@ worth.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,18 +20,20 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from augend.checkpoint import write_json
-from augend.contract import Saved
+from augend.contract import AugendError, Saved
 from augend.data.named import mnist_pictures
 from augend.data.pictures import Pictures
 from augend.order.every import Copies
 from augend.randomness import Draws
 from augend.recipes.schema import Words
+from augend.study.evidence import read_json
 from augend.study.running import cores
-from augend.study.starts import MEAN, STD, Pieces, Size, Starts, cut, load, network
+from augend.study.starts import MEAN, STD, Pieces, Size, Starts, again, cut, load, network
 from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, whole_table
 
 __all__ = ["Perfect", "load_perfect", "run_perfect"]
 
+SCHEMA = 2  # from 2 on, what is said of held-out pictures compares orders of one start
 Progress = Callable[[Mapping[str, Any]], None]
 
 
@@ -93,7 +95,7 @@ def run_perfect(
     finally:
         torch.set_num_threads(threads)
     found_all = {
-        "schema": 1,
+        "schema": SCHEMA,
         **request,
         "title": table.title,
         "source": table.source,
@@ -131,12 +133,14 @@ def _epochs(starts: Starts, model: nn.Module, listen: Progress) -> list[dict[str
             take(number)
         for number in starts.each([(epoch, n, begins.take([n])) for n in missing]):
             take(number)
-        values, every = _joined([done[number] for number in range(len(begins))])
-        carried = _carried(values["losses"].numpy(), size.kept, starts.seed)
-        epochs.append(_epoch(values, len(begins), carried))
+        each = [done[number][0] for number in range(len(begins))]
+        carried = _carried(torch.cat([one["losses"] for one in each]).numpy(), size.kept, starts.seed)
+        _same_carried(starts.out, epoch, carried)
+        drawn = [again(starts.seed, epoch, number, len(one["losses"])) for number, one in enumerate(each)]
+        epochs.append(_epoch(each, drawn, carried))
         if epoch:
             epochs[-1]["between"] = _between(epochs[-2], epochs[-1])
-        begins = every.take(carried)
+        begins = Copies.joined([done[number][1] for number in range(len(begins))]).take(carried)
     return epochs
 
 
@@ -172,14 +176,6 @@ def _lineage(epochs: list[dict[str, Any]], batches: int) -> list[tuple[int, ...]
     return found[::-1]
 
 
-def _joined(done: list[tuple[dict[str, Tensor], Copies]]) -> tuple[dict[str, Tensor], Copies]:
-    """All starts' values and copies; numbers of held-out losses count through."""
-    size = len(done[0][0]["losses"])
-    values = {name: torch.cat([one[name] for one, _ in done]) for name in ("losses", "right", "held")}
-    values["held_of"] = torch.cat([one["held_of"] + number * size for number, (one, _) in enumerate(done)])
-    return values, Copies.joined([copies for _, copies in done])
-
-
 def _carried(losses: NDArray[np.float32], clusters: int, seed: int) -> list[int]:
     """The first run of each cluster of test losses, the best and the worst: at most clusters + 2 numbers."""
     from sklearn.cluster import KMeans
@@ -190,12 +186,32 @@ def _carried(losses: NDArray[np.float32], clusters: int, seed: int) -> list[int]
     return list(dict.fromkeys([*sorted(first), int(losses.argmin()), int(losses.argmax())]))
 
 
-def _epoch(values: Mapping[str, Tensor], starts: int, carried: list[int]) -> dict[str, Any]:
-    """What an epoch came to, as JSON values."""
-    losses, right = values["losses"].double().numpy(), values["right"].double().numpy()
+def _same_carried(out: Path, epoch: int, carried: list[int]) -> None:
+    """Write down which runs an epoch carries on, before anything goes on from them; what was begun so must go on so."""
+    file = out / "carried.json"
+    kept: list[list[int]] = read_json(file)["carried"] if file.is_file() else []
+    if epoch >= len(kept):
+        write_json(file, {"carried": [*kept, carried]})
+    elif kept[epoch] != carried:
+        raise AugendError(
+            f"{file}: epoch {epoch + 1} carried on the runs {kept[epoch]}, and now {carried} would be chosen (by another "
+            "version of scikit-learn, say); go on with what it was begun with, or give another --out"
+        )
+
+
+def _epoch(each: Sequence[Mapping[str, Tensor]], drawn: Sequence[Tensor], carried: list[int]) -> dict[str, Any]:
+    """What an epoch came to, as JSON values.
+
+    Of held-out losses: how they go with the test losses is asked among the orders of a start that were `drawn` whatever
+    their test loss, and averaged over starts, for starts differ by what came before. Likewise the best order is compared
+    with those of its own start.
+    """
+    losses = torch.cat([one["losses"] for one in each]).double().numpy()
+    right = torch.cat([one["right"] for one in each]).double().numpy()
+    starts, best = len(each), int(losses.argmin())
     orders = len(losses) // starts
-    held_of, held = values["held_of"].numpy(), values["held"].double().numpy()
-    best = int(losses.argmin())
+    bests, means, agreed = zip(*(_held(one, some) for one, some in zip(each, drawn, strict=True)), strict=True)
+    there = [value for value in agreed if value is not None]
     return {
         "runs": len(losses),
         "orders": orders,
@@ -204,14 +220,24 @@ def _epoch(values: Mapping[str, Tensor], starts: int, carried: list[int]) -> dic
         "loss": [float(losses.min()), float(losses.mean()), float(losses.max())],
         "best_order": best % orders,
         "best_start": best // orders,
-        "held_best": float(held[held_of == best][0]),
-        "held_mean": float(held.mean()),
-        "held_correlation": rank_correlation(losses[held_of], held),
+        "held_best": bests[best // orders],
+        "held_mean": means[best // orders],
+        "held_worth": float(np.mean(np.subtract(means, bests))),
+        "held_correlation": float(np.mean(there)) if there else None,
         "by_start": [float(one) for one in losses.reshape(starts, orders).mean(1)],
         "by_order": [round(float(one), 6) for one in losses.reshape(starts, orders).mean(0)],
         "losses": [round(float(one), 6) for one in losses],
         "accuracies": [round(float(one), 6) for one in right],
     }
+
+
+def _held(values: Mapping[str, Tensor], drawn: Tensor) -> tuple[float, float, float | None]:
+    """Of a start: the held-out loss of its best order, the mean of those drawn, and how these go with their test losses."""
+    losses, held = values["losses"].double().numpy(), values["held"].double().numpy()
+    of = values["held_of"].numpy()
+    some = np.isin(of, drawn.numpy())
+    best = float(held[losses[of].argmin()])
+    return best, float(held[some].mean()), rank_correlation(losses[of[some]], held[some])
 
 
 def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:

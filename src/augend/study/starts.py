@@ -27,7 +27,7 @@ from augend.recipes.schema import Words
 from augend.runner.hardware import keep_pages
 from augend.study.windows import WindowJudge
 
-__all__ = ["MEAN", "STD", "Pieces", "Size", "Starts", "batches_at", "cut", "load", "network"]
+__all__ = ["MEAN", "STD", "Pieces", "Size", "Starts", "again", "batches_at", "cut", "load", "network"]
 
 PAD = 3
 MEAN, STD = 0.1307, 0.3081
@@ -91,6 +91,11 @@ def cut(size: Size, seed: int, epoch: int) -> Tensor:
     """int64 ``(batches, rows)``: how an epoch's pictures are cut."""
     count = size.batches * size.rows
     return Draws(seed, "perfect/epoch", epoch).permutation(count)[0].view(size.batches, size.rows)
+
+
+def again(seed: int, epoch: int, number: int, orders: int) -> Tensor:
+    """int64: which of a start's orders are judged on held-out pictures whatever their test loss is."""
+    return Draws(seed, f"perfect/held/{number}", epoch).permutation(orders)[0][:AGAIN]
 
 
 @dataclass
@@ -170,7 +175,7 @@ class Starts:
         epoch, number, copy = task
         if self._judges is None:
             self._judges = WindowJudge(*self.pieces.test), WindowJudge(*self.pieces.held)
-        judge, again = self._judges
+        judge, other = self._judges
         begin = time.perf_counter()
         batches = batches_at(self.pieces.train, self.size, self.seed, epoch)
         found = every_order(network(self.seed), self._made, batches, self.size.batches, start=copy, chunk=self.chunk)
@@ -178,9 +183,9 @@ class Starts:
         seconds = time.perf_counter() - begin
         self._slowest = max(self._slowest, seconds)
         ranked = losses.argsort()
-        drawn = Draws(self.seed, f"perfect/held/{number}", epoch).permutation(len(losses))[0][:AGAIN]
+        drawn = again(self.seed, epoch, number, len(losses))
         some = torch.tensor(sorted({*ranked[[0, -1]].tolist(), *drawn.tolist()}))  # all of them would double the time
-        values = {"losses": losses, "right": right, "held_of": some, "held": again(found.copies.take(some))[0]}
+        values = {"losses": losses, "right": right, "held_of": some, "held": other(found.copies.take(some))[0]}
         about = {"seconds": seconds, "steps": found.steps, "chunk": found.chunk}
         _save(self.file(epoch, number), values, found.copies, about)
         return number
