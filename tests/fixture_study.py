@@ -71,6 +71,7 @@ def make_study(
     repeats: int = 5,
     sizes: tuple[int, int, int] = (900, 300, 300),
     fixed_test: bool = False,
+    fixed_valid: bool = False,
     classes: Sequence[str] = tuple("0123456789"),
     reference: str = "augmented",
     metric: str = "accuracy",
@@ -82,7 +83,10 @@ def make_study(
     grids: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the folder. `finished`: names of the trials that are done (None: all); `skewed`: class 0 holds half."""
+    """Write the folder. `finished`: names of the trials that are done (None: all); `skewed`: class 0 holds half.
+
+    `fixed_valid`, beside a fixed test set: validation is the same in every repeat.
+    """
     rng = np.random.default_rng(seed)
     n_train, n_valid, n_test = sizes
     total, count = sum(sizes), len(classes)
@@ -114,6 +118,8 @@ def make_study(
     (folder / "study.json").write_text(json.dumps(record, indent=1))
     for repeat in range(repeats):
         pool = rng.permutation(total - n_test) if fixed_test else rng.permutation(total)
+        if fixed_valid:
+            pool = np.concatenate([rng.permutation(n_train), np.arange(n_train, n_train + n_valid)])
         parts = {
             "train": pool[:n_train],
             "valid": pool[n_train : n_train + n_valid],

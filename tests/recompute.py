@@ -29,11 +29,11 @@ def recompute(study):
         return np.mean([values[labels == c].mean() for c in np.unique(labels)]) if balanced else values.mean()
 
     def summary(pairs, split):  # mean, its standard error and 95 % interval
-        scores, m, n = [mean_of(v, c) for v, c, _ in pairs], len(pairs[0][0]), len(pairs)
+        scores, m, n = [mean_of(v, c) for v, c, _ in pairs], len(set(pairs[0][2])), len(pairs)
         if n == 1:
             return {"mean": scores[0], "low": None, "high": None}
         shared, each, labels = np.var(scores, ddof=1) * m / n_train, np.mean([v for v, *_ in pairs], 0), pairs[0][1]
-        if fixed and split != "valid":
+        if (fixed and split != "valid") or all(set(s) == set(pairs[0][2]) for *_, s in pairs):
             _, first, number = np.unique(pairs[0][2], return_index=True, return_inverse=True)
             each, labels = np.bincount(number, each) / np.bincount(number), labels[first]
             groups = [each[labels == c] for c in np.unique(labels)] if balanced else [each]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from augend.study import results
-from augend.study.advice import Choice, Entry, choose, times
+from augend.study.advice import Choice, Entry, choose, sentence, times
 from augend.study.evidence import Recipe
 from augend.study.statistics import Estimate, estimate, guess
 from fixture_study import DEFAULT, Made, make_study, outcomes
@@ -143,6 +144,97 @@ def test_sentence_2_asks_for_repeats_or_pictures(tmp_path: Path) -> None:
     assert "cannot be told apart with 300 test pictures and 5 repeats; " in text
     assert '"aug-ft" is cheaper (x0.' in text and "so start with " in text
     assert "To separate them" in text and ("--repeats 20." in text or "more pictures." in text)
+
+
+VERSUS = {"mean": 0.002, "low": -0.01, "high": 0.014, "repeats": 5, "spread": 0.01, "shared": 1e-5, "floor": 1e-3}
+BETTER = {"better": 0.3, "within": 0.7, "worse": 0.0}
+
+
+def said(folder: Path, made: Choice, seconds: dict[str, float], **versus: object) -> str:
+    """The sentence of a choice; `versus`: what the test pictures say of the rival."""
+    recipes = {name: Made(0.9, cost) for name, cost in seconds.items()}
+    found = results.write(make_study(folder, recipes, curves=False, reference=next(iter(recipes))))
+    found["choice"] = {**found["choice"], **asdict(made)}
+    for name, recipe in found["recipes"].items():
+        recipe["cost"]["seconds"] = seconds[name]
+        recipe["versus_advised"] = None
+    assert made.rival is not None
+    found["recipes"][made.rival]["versus_advised"] = {**VERSUS, "separated": 0, "probabilities": BETTER, **versus}
+    form, text = sentence(found)
+    assert form == 2
+    return text
+
+
+def test_a_lead_within_the_margin_is_said_where_validation_shows_it(tmp_path: Path) -> None:
+    seconds = {"augmented": 10.0, "aug-ft": 4.0}
+    made = decide({"augmented": 0.905, "aug-ft": 0.897}, seconds, error=0.0035)
+    assert (made.form, made.advised, made.rival) == (2, "aug-ft", "augmented")
+    lead = made.ahead["augmented"]
+    assert lead["separated"] == 1 and 0 < lead["low"] < lead["mean"] < 0.01
+    assert said(tmp_path, made, seconds) == (
+        '"augmented" is 0.8 points better (0.1 to 1.5) than "aug-ft" on the validation pictures, which is less than the '
+        'margin of 1 point; "aug-ft" costs 0.4 of it, so start with "aug-ft".'
+    )
+    lead["separated"] = 0
+    assert '"aug-ft" and "augmented" cannot be told apart with 300 test pictures' in said(tmp_path, made, seconds)
+
+
+def test_validation_and_test_pictures_that_disagree_are_both_told(tmp_path: Path) -> None:
+    seconds = {"augmented": 10.0, "aug-ft": 4.0}
+    made = decide({"augmented": 0.905, "aug-ft": 0.897}, seconds, error=0.0035)
+    made.ahead["augmented"] |= {"mean": -0.02, "low": -0.03, "high": -0.01, "separated": -1}
+    ahead = {"mean": 0.03, "low": 0.01, "high": 0.05, "separated": 1, "probabilities": {**BETTER, "better": 0.9}}
+    text = said(tmp_path, made, seconds, **ahead)
+    assert text.startswith(
+        '"aug-ft" is 2.0 points better (1.0 to 3.0) than "augmented" on the validation pictures, so '
+    )
+    assert 'But on the test pictures "augmented" was 3.0 points better than "aug-ft" (1.0 to 5.0)' in text
+
+
+def test_what_is_hardly_cheaper_did_not_do_better(tmp_path: Path) -> None:
+    """X costs 1.09 of the cheapest and has fewer phases; L, the better one, costs 1.11 of it."""
+    seconds = {"cutmix": 10.9, "aug-ft": 10.0, "mixup": 11.1}
+    means = {"cutmix": 0.901, "aug-ft": 0.900, "mixup": 0.906}
+    made = decide(means, seconds, phases={"aug-ft": 2}, error=0.02)
+    assert (made.form, made.advised, made.rival) == (2, "cutmix", "mixup")
+    assert '"cutmix" is a little cheaper, so start with "cutmix".' in said(tmp_path, made, seconds)
+
+
+def test_a_recipe_that_has_not_begun_is_waited_for_and_one_that_failed_is_named(tmp_path: Path) -> None:
+    """Advice that leaves a recipe out without a word would read as if it had been compared."""
+    recipes = {"augmented": Made(0.93, 4.0), "aug-ft": Made(0.80, 9.0, 2), "mixup": Made(0.97, 5.0)}
+    others = [f"{name}-r{r}" for name in ("augmented", "aug-ft") for r in range(5)]
+    study = make_study(tmp_path, recipes, sizes=LARGE, finished=others, curves=False)
+    found = results.write(study)
+    assert found["choice"] is None and found["advice"]["text"].startswith("No repeat is finished by every recipe yet")
+    for r in range(5):
+        (study / "trials" / f"mixup-r{r}" / "state.json").write_text('{"state": "failed", "reason": "it broke"}')
+    found = results.write(study)
+    assert found["repeats_finished"] == 5 and found["choice"]["advised"] == "augmented"
+    assert found["advice"]["form"] == 1 and "None of the special" not in found["advice"]["text"]
+    assert '"mixup" failed in every repeat, so nothing is said of it.' in found["advice"]["text"]
+    assert found["failed_recipes"] == ["mixup"] and not found["complete"]
+    (study / "trials" / "mixup-r4" / "state.json").write_text('{"state": "running"}')
+    assert results.write(study)["choice"] is None
+
+
+def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that ends while results are written counts for both files, or for none."""
+    names = [f"{name}-r{r}" for name in ("augmented", "aug-ft") for r in range(2)]
+    recipes = {"augmented": Made(0.80, 10.0), "aug-ft": Made(0.92, 4.0, 2)}
+    study = make_study(tmp_path, recipes, repeats=2, sizes=LARGE, curves=False)
+    (study / "trials" / "aug-ft-r1" / "state.json").write_text('{"state": "running"}')
+    decided = results.decide
+
+    def meanwhile(*args: object) -> object:
+        found = decided(*args)  # type: ignore[arg-type]
+        (study / "trials" / "aug-ft-r1" / "state.json").write_text('{"state": "finished"}')
+        return found
+
+    monkeypatch.setattr(results, "decide", meanwhile)
+    found = results.write(study)
+    assert found["choice"] == json.loads((study / "choice.json").read_text()) and found["choice"]["repeats"] == [0]
+    assert found["trials"]["finished"] == len(names) - 1 and found["repeats_finished"] == 1
 
 
 def test_sentence_3(tmp_path: Path) -> None:

@@ -123,6 +123,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["train", "digits", "--plugin", "nowhere.py"], "nowhere.py"),
     (["compare", "digits", "--recipes", "plain,plain"], "twice"),
     (["compare", "digits", "--repeats", "0", "--budget", "5step"], "1 or more"),
+    (
+        ["compare", SMALL, "--recipes", "plain,augmented", "--reference", "augmentd", "--budget", "5step"],
+        "mean 'augmented'",
+    ),
+    (["compare", SMALL, "--recipes", "plain,mixup", "--reference", "augmented", "--budget", "5step"], "(plain, mixup)"),
     (["compare", "digits", "--augment", "heavy", "--recipes", "plain", "--budget", "5step"], "heavy"),
     (["resume", "."], "no run"),
     (["evaluate", "."], "no finished run"),

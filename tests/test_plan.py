@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from augend.contract import AugendError
 from augend.study.compare import open_study
 from augend.study.tuning import choose_rates, tuning_jobs
 from runs import SMALL
@@ -90,8 +91,11 @@ def test_rates_are_chosen_on_validation_and_charged(tuned: Path) -> None:
         assert cost["seconds"] == pytest.approx(cost["trained"] + spent)
 
 
-def test_rates_lie_around_the_settings_own_and_decoding_is_charged_once(tmp_path: Path) -> None:
-    """Whose first phase takes a tenth of the rate: `init-embedding`, under a rate of the command line."""
+@pytest.mark.parametrize("rate", [0.01, 0.0001])
+def test_rates_lie_around_the_settings_own_and_decoding_is_charged_once(rate: float, tmp_path: Path) -> None:
+    """Whose first phase takes a tenth of the rate: `init-embedding`, under a rate of the command line; one of those that are
+    tried is written as 3.33e-05.
+    """
     study = open_study(
         tmp_path / "study",
         {
@@ -102,20 +106,30 @@ def test_rates_lie_around_the_settings_own_and_decoding_is_charged_once(tmp_path
             "tune": 3,
             "settings": "quick",
             "precision": "32-true",
-            "overrides": ("optimizer.lr=0.01",),
+            "overrides": (f"optimizer.lr={rate}",),
         },
         "a test",
     )
     jobs = tuning_jobs(study)
-    rates = [float(name.rpartition("-")[2]) for name in jobs]
-    assert rates == pytest.approx([0.01 / 3, 0.01, 0.03], rel=0.01)
-    for name, rate in zip(jobs, rates, strict=True):
+    rates = [float(tuned.rate) for tuned in jobs.values()]
+    assert rates == pytest.approx([rate / 3, rate, 3 * rate], rel=0.01)
+    for name, tuned in jobs.items():
+        assert name == f"tuning/init-embedding-{tuned.rate}" and tuned.recipe == "init-embedding"
+        assert tuned.job.overrides[-1] == f"optimizer.lr={tuned.rate}"
         folder = study.path / name
         seconds = {"step": 2.0, "augment": 0.5, "evaluation": 7.0, "decoding": 11.0}
-        (folder / "result.json").write_text(json.dumps({"valid": rate, "ledger": {"seconds": seconds}}))
+        (folder / "result.json").write_text(json.dumps({"valid": -float(tuned.rate), "ledger": {"seconds": seconds}}))
         (folder / "state.json").write_text(json.dumps({"state": "finished"}))
-    found = choose_rates(study)["init-embedding"]
-    assert found["seconds"] == pytest.approx(3 * 2.5) and found["override"] == "optimizer.lr=0.03"
+    state = study.path / next(iter(jobs)) / "state.json"
+    state.write_text(json.dumps({"state": "running"}))
+    with pytest.raises(AugendError, match="has not ended, so no rate can be chosen yet"):
+        choose_rates(study)  # a worker that was killed says nothing about the rate
+    state.write_text(json.dumps({"state": "failed"}))
+    assert [one["tried"][next(iter(jobs.values())).rate] for one in choose_rates(study).values()] == [None]
+    state.write_text(json.dumps({"state": "finished"}))
+    (found,) = choose_rates(study).values()
+    assert [*found["tried"]] == [tuned.rate for tuned in jobs.values()]
+    assert found["seconds"] == pytest.approx(3 * 2.5) and found["override"] == f"optimizer.lr={rates[0]:g}"
 
 
 def test_the_model_has_seen_validation_too(tuned: Path) -> None:

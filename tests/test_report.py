@@ -97,6 +97,13 @@ def test_everything_asked_for_is_there(page: str, study: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_tuned_rates_are_on_the_page(tmp_path: Path) -> None:
+    tried = {"3.33e-05": 0.7, "0.0001": 0.9, "0.0003": None}
+    tuned = {"augmented": {"tried": tried, "seconds": 1.5, "override": "optimizer.lr=0.0001"}}
+    study = make_study(tmp_path, {"augmented": Made(0.9), "plain": Made(0.9)}, repeats=2, extra={"tuned": tuned})
+    assert "<dt>augmented</dt><dd>0.0001 (of 3.33e-05, 0.0001, 0.0003)</dd>" in unplotted(study)
+
+
 def test_own_data_gets_no_invitation(tmp_path: Path) -> None:
     record = {"data": {"name": "mushrooms"}, "default": False}
     study = make_study(tmp_path, {"augmented": Made(0.9), "aug-ft": Made(0.9)}, repeats=2, extra=record)

@@ -148,6 +148,11 @@ def test_timing_is_of_real_steps(recipe: str) -> None:
         ({"refit": "test"}, "train, trainval, all"),
         ({"tune": 2}, "3 or more"),
         ({"repeats": 0}, "1 or more"),
+        ({"margin": 0.0}, "--margin is 0; it is a number of points above 0 and below 100"),
+        ({"margin": 1.0}, "--margin is 100;"),
+        ({"margin": -0.01}, "--margin is -1;"),
+        ({"margin": float("nan")}, "--margin is nan;"),
+        ({"margin": float("inf")}, "--margin is inf;"),
     ],
 )
 def test_a_request_is_checked(given: Mapping[str, Any], fragment: str) -> None:
@@ -160,7 +165,9 @@ def test_lengths_of_time() -> None:
 
 
 def test_recipes_of_trials() -> None:
-    assert [recipe_of(name) for name in ("aug-ft-r3", "refit/aug-ft", "tuning/aug-ft-0.01")] == ["aug-ft"] * 3
+    names = ("aug-ft-r3", "refit/aug-ft", "tuning/aug-ft-0.01", "tuning/aug-ft-3.33e-05", "tuning/aug-ft-1e-06")
+    assert [recipe_of(name) for name in names] == ["aug-ft"] * 5
+    assert recipe_of("tuning/cascade-1-0.003") == "cascade-1"
 
 
 def simulated(predicted: Mapping[str, float]) -> list[tuple[float, float | None]]:
@@ -202,3 +209,19 @@ def test_the_end_is_estimated_after_the_first_repeat(predicted: dict[str, float]
 
 def test_a_makespan() -> None:
     assert makespan([3, 1, 1, 2], 2) == 4 and makespan([5.0], 3) == 5
+
+
+def test_a_trial_that_is_resumed_is_no_short_one() -> None:
+    """Its last fifth says how long all of one takes, and of itself no more than that fifth is left."""
+    now = [0.0]
+    left = Remaining(["plain-r0", "plain-r1"], {"plain": 100}, 1, clock=lambda: now[0])
+    left.hear({"trial": "plain-r0", "kind": "phase", "global_step": 80})
+    assert left.seconds() is None  # what it did before says nothing about now
+    now[0] = 2.0
+    left.hear({"trial": "plain-r0", "kind": "line", "global_step": 90})
+    assert left.each("plain") == pytest.approx(20.0)
+    assert left.seconds() == pytest.approx(2.0 + 20.0)
+    now[0] = 4.0
+    left.hear({"trial": "plain-r0", "kind": "phase", "global_step": 100})  # another phase is no resumption
+    left.hear({"trial": "plain-r0", "kind": "ended", "state": "finished"})
+    assert left.each("plain") == pytest.approx(20.0) and left.seconds() == pytest.approx(20.0)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from augend.study import statistics
-from augend.study.evidence import _scored
+from augend.study.evidence import Evidence, _scored, one_set, read_record, read_trials
 from augend.study.statistics import estimate, guess, picture_variance, pictures_needed, probabilities, resolvable
-from fixture_study import outcomes
+from fixture_study import make_study, outcomes
 
 VALUES = [0.012, 0.031, -0.004, 0.022, 0.009]
 
@@ -67,6 +68,21 @@ def test_copies_of_a_picture_are_no_pictures_more() -> None:
     assert five == pytest.approx(picture_variance([ids] * 4, values, [labels] * 4))
     unlike = picture_variance([np.arange(300)] * 4, [v.repeat(5) for v in values])
     assert unlike < once / 4  # what rows without their pictures would have claimed
+
+
+def test_repeats_that_share_their_validation_pictures(tmp_path: Path) -> None:
+    """A folder that brings its own: more repeats do not make more of them, whatever is known of its test set."""
+    study = make_study(tmp_path, fixed_test=True, fixed_valid=True, sizes=(900, 100, 300), repeats=3, curves=False)
+    record = read_record(study)
+    evidence = Evidence(record, read_trials(record, test=False))
+    found = evidence.difference("aug-ft", "plain", "valid")
+    parts = [[evidence.trials[name, r].splits["valid"] for r in range(3)] for name in ("aug-ft", "plain")]
+    moved = [one.right - two.right for one, two in zip(*parts, strict=True)]
+    assert found is not None and found.spread is not None
+    assert found.shared == pytest.approx(np.mean(moved, axis=0).var(ddof=1) / 100)
+    assert found.shared > 3 * found.spread**2 * 100 / 900  # what redrawn pictures would have let believe
+    assert one_set([np.array(["b", "a"]), np.array(["a", "b"])]) and not one_set([np.array(["a"])])
+    assert not one_set([np.array(["a", "b"]), np.array(["a", "c"])])
 
 
 def test_picture_variance_of_accuracy_and_of_balanced_accuracy() -> None:

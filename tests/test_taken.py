@@ -11,6 +11,7 @@ import pytest
 
 import photos
 from augend import AugendError
+from augend.runner.folder import RunFolder
 from augend.study import taken as room
 from augend.study.compare import compare, open_study
 from augend.study.taken import take_from
@@ -170,6 +171,18 @@ def test_a_study_killed_while_it_takes_goes_on(first: Path, tmp_path: Path, monk
     study = open_study(tmp_path / "study", {}, "test")
     assert "plain-r0" in study.pending and take_from(study, first) == (2, {})
     assert set(study.pending) == {"ft-r0", "ft-r1"}
+
+
+def test_a_trial_that_another_process_has_begun_is_left_to_it(first: Path, tmp_path: Path) -> None:
+    study = opened(tmp_path / "study")
+    trial = tmp_path / "study" / "trials" / "plain-r0"
+    other = RunFolder(trial)
+    other.lock()
+    assert take_from(study, first) == (1, {"another process is training it": 1})
+    assert "plain-r0" in study.pending and (trial / "trial.json").is_file()
+    assert not list((tmp_path / "study" / "trials").glob(".taken-*"))
+    other.unlock()
+    assert take_from(study, first) == (1, {})
 
 
 def test_mistakes_are_one_line(first: Path, tmp_path: Path) -> None:

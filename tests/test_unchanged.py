@@ -11,13 +11,20 @@ from PIL import Image
 
 import photos
 from augend import AugendError
+from augend.cli.announce import announce
 from augend.evaluate.shifts import chosen
+from augend.report.facts import facts
 from augend.runner.folder import RunFolder
+from augend.runner.hardware import describe
 from augend.runner.job import Job, start
-from augend.study.compare import compare
+from augend.study import unchanged
+from augend.study.compare import compare, open_study
+from augend.study.request import Request
 from augend.study.shifted import other_data, shifted
+from augend.study.unchanged import files_in, fingerprints
+from fixture_study import Made, make_study
 from inprocess import run as command
-from runs import ONE_THREAD, SMALL, train
+from runs import ONE_THREAD, SMALL, required, train
 
 ASKED = {"recipes": ("augmented", "plain"), "reference": "plain", "budget": "6step", "repeats": 1, "size": 32}
 
@@ -68,6 +75,79 @@ def test_a_study_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
     assert done.returncode == 2 and "base.yaml" in done.stderr and done.stderr.count("\n") == 1
     (tmp_path / "base.yaml").write_text("{like: quick, batch: 16}")
     assert command("compare", "--out", str(tmp_path / "study"), "--repeats", "2").returncode == 0
+
+
+def test_a_study_does_not_go_on_with_other_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_text("theirs")
+    asked = Request(data=SMALL, weights=str(tmp_path / "weights.safetensors"))
+    files = fingerprints(asked, Job(data=SMALL, recipe="plain"), [])["files"]
+    assert list(files) == [str(tmp_path / "weights.safetensors")]
+
+
+def test_a_study_does_not_go_on_with_other_files_of_its_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe is copied into the study, the scores that it names are not; a word is no file by being called like one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").write_text("a file of the user's that is called as a recipe is")
+    scores = shutil.copy(required("curriculum")["scores"], tmp_path / "scores.csv")
+    (tmp_path / "mine.yaml").write_text(f"{{like: curriculum, params: {{scores: {scores}}}}}")
+    asked = {"data": SMALL, "recipes": (str(tmp_path / "mine.yaml"), "plain"), "budget": "24step", "repeats": 1}
+    study = open_study(tmp_path / "study", {**asked, "reference": str(tmp_path / "mine.yaml")}, "test")
+    assert study.record["reference"] == "mine"  # also where it was named by its file
+    assert list(study.record["made_of"]["files"]) == [str(scores)]
+    assert open_study(tmp_path / "study", {}, "test").names == study.names
+    Path(scores).write_text(Path(scores).read_text() + "\n")
+    for arguments in (("compare", "--out", "study"), ("trial", "study", "0")):
+        done = command(*arguments)
+        assert done.returncode == 2 and "scores.csv has changed or is gone since the study began" in done.stderr
+        assert done.stderr.count("\n") == 1
+    Path(scores).unlink()
+    with pytest.raises(AugendError, match=r"scores\.csv has changed or is gone"):
+        open_study(tmp_path / "study", {}, "test")
+
+
+def test_a_long_text_is_no_file(tmp_path: Path) -> None:
+    """What `augend sensitivity` suggests, given to --augment, is longer than any name of a file may be."""
+    long = json.dumps([{"one-of": {"of": [{"rotate": 0.01 * n} for n in range(40)], "p": 0.75}}])
+    assert 300 < len(long) < 1000
+    asked = Request(data=SMALL, overrides=(f"pixels={long}",))
+    assert fingerprints(asked, Job(data=SMALL, recipe="augmented"), [])["files"] == {}
+    assert not list(files_in([long, {"a": [long * 10, "\0"]}]))
+    (tmp_path / "x.csv").touch()
+    assert list(files_in({"a": [str(tmp_path / "x.csv"), 3, None]})) == [str(tmp_path / "x.csv")]
+
+
+def test_other_code_or_another_machine_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"data": SMALL, "recipes": ("plain",), "budget": "6step", "settings": "quick", "repeats": 1}
+    study = open_study(tmp_path / "study", asked, "test")
+    assert open_study(tmp_path / "study", {}, "test").record["notes"] == study.record["notes"]
+    own = study.record["environment"]
+    monkeypatch.setattr(unchanged, "program", lambda: {"augend": own["augend"], "commit": "zzz"})
+    monkeypatch.setattr(unchanged, "describe", lambda: {**describe(), "processor": "another"})
+    for _ in range(2):  # said once, however often
+        study = open_study(tmp_path / "study", {"repeats": 2}, "test")
+        (note,) = [one for one in study.record["notes"] if one.startswith("NOT ONE CODE AND MACHINE")]
+        assert f"commit was {own.get('commit')} and is zzz; processor was {own['processor']} and is another." in note
+    assert note in json.loads((tmp_path / "study" / "study.json").read_text())["notes"]
+    announce(study)
+    assert note in capsys.readouterr().err
+
+
+def test_the_page_names_everything_that_made_trials(tmp_path: Path) -> None:
+    study = make_study(tmp_path, {"augmented": Made(0.9)}, repeats=3, curves=False)
+    for repeat, commit in enumerate(("abc", "abc", "abd")):
+        made = {"augend": "1", "commit": commit, "torch": "2", "gpu": None, "command": str(repeat)}
+        (study / "trials" / f"augmented-r{repeat}" / "environment.json").write_text(json.dumps(made))
+    shown = facts(json.loads((study / "study.json").read_text()), study)["Trials were made by"]
+    assert shown == {
+        "augmented-r0, augmented-r1": "augend 1, commit abc, torch 2",
+        "augmented-r2": "augend 1, commit abd, torch 2",
+    }
+    (study / "trials" / "augmented-r2" / "environment.json").unlink()
+    assert "Trials were made by" not in facts(json.loads((study / "study.json").read_text()), study)
 
 
 def test_a_run_is_not_judged_on_pictures_that_may_have_been_its_own(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -147,9 +148,10 @@ def compare(
         "overrides": (*(set_ or ()), *pixels_override(augment)) or None,
         "plugins": plugin_paths(plugin) or None,
     }
-    folder = out or next_folder("compare", data or DIGITS)
+    folder = out or functools.partial(next_folder, "compare", data or DIGITS)
     if plan:
-        study = plan_only(folder, given, command_line(), begun=begun, progress=decoding)
+        where = folder if isinstance(folder, Path) else folder()
+        study = plan_only(where, given, command_line(), begun=begun, progress=decoding)
         if as_json:
             print(json.dumps(study.record))
         else:
@@ -163,9 +165,9 @@ def compare(
     take(study, take_from)
     announce(study)
     if prepare_only:
+        place = shlex.quote(str(study.path))
         typer.echo(
-            f"{len(study.pending)} trials written; run one with: augend trial {shlex.quote(str(folder))} N   "
-            f"then: augend report {shlex.quote(str(folder))}"
+            f"{len(study.pending)} trials written; run one with: augend trial {place} N   then: augend report {place}"
         )
         return
     show_results(study.path, run_shown(study), as_json)
@@ -250,21 +252,25 @@ def trial(
     """Run one trial of a prepared study (a Slurm array needs no more)."""
     from augend.cli.display import TrainDisplay
     from augend.contract import AugendError
-    from augend.study.compare import open_study
+    from augend.study.compare import as_it_is
     from augend.study.evidence import read_json
+    from augend.study.running import prepare
     from augend.study.trials import run_trial
 
-    read_json(study / "study.json")
-    names = open_study(study, {}, command_line()).names
+    about = as_it_is(study)
+    names = about.names
     name = names[int(number)] if number.isdigit() and int(number) < len(names) else number
     if name not in names:
         raise AugendError(
             f"{study}: there is no trial {number!r}; they are 0 to {len(names) - 1}, or {', '.join(names[:4])}, …"
         )
+    prepare(about, command_line(), only=name)
     folder = study / "trials" / name
     with TrainDisplay() as display:
         assert isinstance(display, TrainDisplay)
         state = run_trial(folder, display)
+    if state == "busy":
+        raise AugendError(f"trial {name}: another process is working on it; wait for it or stop it")
     if state == "failed":
         raise AugendError(f"trial {name} failed: {read_json(folder / 'state.json')['reason']}")
     typer.echo(f"trial {name}: {state}")

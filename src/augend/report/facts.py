@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from augend.study.unchanged import MADE_BY
+
 __all__ = ["facts"]
 
 _ELSEWHERE = {
@@ -53,6 +55,7 @@ def facts(record: dict[str, Any], study: Path) -> dict[str, dict[str, str]]:
             **record.get("hardware", {}),
             **{key: value for key, value in environment.items() if key not in _VERSIONS},
         },
+        "Trials were made by": _makers(study),
         "Versions": {key: environment[key] for key in _VERSIONS if key in environment},
     }
     return {
@@ -91,8 +94,24 @@ def _pictures(record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _rate(found: Any) -> Any:
-    return found.get("rate", found.get("lr")) if isinstance(found, dict) else found
+def _rate(found: dict[str, Any]) -> str:
+    """The rate that was chosen, and among which: what `augend.study.tuning.choose_rates` says of a recipe."""
+    tried = ", ".join(found.get("tried", {}))
+    chosen = str(found.get("override", "")).rpartition("=")[2]
+    return f"{chosen} (of {tried})" if chosen and tried else chosen
+
+
+def _makers(study: Path) -> dict[str, str]:
+    """Trials -> the code and the machine that made them, where not all were made alike."""
+    made: dict[str, list[str]] = {}
+    for path in sorted((study / "trials").glob("*/environment.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        said = ", ".join(f"{key} {found[key]}" for key in MADE_BY if found.get(key))
+        made.setdefault(said, []).append(path.parent.name)
+    return {_text(trials): said for said, trials in made.items()} if len(made) > 1 else {}
 
 
 def _seconds(found: Any) -> Any:

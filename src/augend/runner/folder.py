@@ -13,7 +13,11 @@ from typing import IO, Any
 from augend.checkpoint import Checkpoints, write_bytes, write_json
 from augend.contract import AugendError
 
-__all__ = ["RunFolder"]
+__all__ = ["Busy", "RunFolder"]
+
+
+class Busy(AugendError):
+    """Another process is working in a folder."""
 
 
 class RunFolder:
@@ -68,7 +72,9 @@ class RunFolder:
                 return
             except OSError as error:
                 if time.monotonic() > until:
-                    raise AugendError(
+                    self._lock.close()
+                    self._lock = None  # so that `unlock` takes nothing from who has it
+                    raise Busy(
                         f"{self.path}: another process is working on this run; wait for it or stop it"
                     ) from error
                 time.sleep(0.1)

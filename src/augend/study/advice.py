@@ -6,10 +6,10 @@ phases (then the better one). Asking for proof of equivalence instead makes the 
 
 4. `Nothing learned ...` comes first: no recipe has P(better than always answering the largest class by more than the
    margin) >= 0.8. (By means alone, four recipes at chance would often escape it.)
-3. `None of the special recipes ...`: X is the reference and a special recipe was compared.
+3. `None of the special recipes ...`: X is the reference, and special recipes were compared, of which every one can be judged.
 1. `Use X ...`: X = L and no other has P(better by more than the margin) > 0.2, or X is another and P(X within the
    margin of L, or better) >= 0.8.
-2. `X and Y cannot be told apart ...`: otherwise.
+2. `X and Y cannot be told apart ...`: otherwise; where validation tells them apart, by how much Y leads within the margin.
 
 The choice needs validation only. The sentence is made from results.json alone; what the test pictures say may weaken it
 (form 1 becomes form 2, a warning is added) but never changes X.
@@ -21,7 +21,7 @@ import dataclasses
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from augend.study.evidence import Recipe
@@ -62,6 +62,7 @@ class Choice:
         rival: Y of form 2.
         candidates: recipes that are not likely to be worse than L by more than the margin.
         better: P(recipe better than X by more than the margin) on validation, for every other recipe.
+        ahead: every other recipe's validation score minus X's: mean, low and high (95 %), separated (`Estimate.separated`).
     """
 
     form: int
@@ -70,6 +71,7 @@ class Choice:
     rival: str | None
     candidates: tuple[str, ...]
     better: dict[str, float]
+    ahead: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def _believed(found: Estimate, prior: Estimate) -> Estimate:
@@ -90,6 +92,7 @@ def choose(
     reference: str,
     margin: float,
     prior: Estimate,
+    unjudged: Sequence[Recipe] = (),
 ) -> Choice:
     """Apply the rule.
 
@@ -99,6 +102,8 @@ def choose(
         reference: name of the reference.
         margin: share, 0.01 is one point.
         prior: `statistics.guess(1, ...)`, used where a difference rests on one repeat.
+        unjudged: recipes of the study that are no entries: of a special one among them it is not said that it is not worth
+            its cost.
     """
     place = {entry.recipe.name: number for number, entry in enumerate(entries)}
     leader = min(entries, key=lambda e: (-e.mean, e.seconds, place[e.recipe.name]))
@@ -117,19 +122,24 @@ def choose(
     chosen = min(near, key=lambda e: (e.recipe.phases, -e.mean, e.seconds, place[e.recipe.name]))
     advised = chosen.recipe.name
     better: dict[str, float] = {}
+    ahead: dict[str, dict[str, Any]] = {}
     for entry in entries:
         name = entry.recipe.name
         if name != advised:
             better[name] = _better(against(name, advised), margin)
-    if advised == reference and any(e.recipe.special for e in entries):
-        return Choice(3, advised, top, None, names, better)
+            found = difference(name, advised)
+            low, high = found.interval or (None, None)
+            ahead[name] = {"mean": found.mean, "low": low, "high": high, "separated": found.separated}
+    special = [e.recipe for e in entries if e.recipe.special]
+    if advised == reference and special and not any(recipe.special for recipe in unjudged):
+        return Choice(3, advised, top, None, names, better, ahead)
     if advised == top:
         rival = max(better, key=lambda name: better[name], default=None)
         sure = rival is None or better[rival] <= RIVAL
     else:
         rival = top
         sure = 1 - better[top] >= SURE
-    return Choice(1 if sure else 2, advised, top, None if sure else rival, names, better)
+    return Choice(1 if sure else 2, advised, top, None if sure else rival, names, better, ahead)
 
 
 def times(ratio: float) -> str:
@@ -146,8 +156,9 @@ def _hundred(estimate: dict[str, Any]) -> str:
     return f"about {100 * estimate['mean']:.{digits}f} in 100 ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.2g}"
+def _margin(results: dict[str, Any]) -> str:
+    share = results["margin"]
+    return f"{100 * share:.2g} {'point' if math.isclose(share, 0.01) else 'points'}"
 
 
 def _quoted(results: dict[str, Any], name: str) -> str:
@@ -179,10 +190,8 @@ def _form1(results: dict[str, Any], advised: str) -> str:
     each = " of each class" if results["metric"] == "balanced_accuracy" else ""
     text = f"Use {_quoted(results, advised)}. On pictures it has not seen it is right {_hundred(recipe['test'])}{each}"
     most = _at_most(results, advised)
-    margin = results["margin"]
     if most is not None:
-        unit = "point" if math.isclose(margin, 0.01) else "points"
-        text += f"; no other recipe is likely to be more than {_points(margin)} {unit} better"
+        text += f"; no other recipe is likely to be more than {_margin(results)} better"
         if results["repeats_finished"] > 1:
             text += f" (at most {max(1, math.ceil(100 * most - _EXACT))} %)"
     ratio = _cost(results, advised, reference) if reference in results["recipes"] else None
@@ -206,25 +215,60 @@ def _remedy(results: dict[str, Any], found: dict[str, Any]) -> str:
     return f"To separate them you need about {more:,} more pictures."
 
 
-def _form2(results: dict[str, Any], advised: str, rival: str) -> str:
-    found = results["recipes"][rival]["versus_advised"]
-    count = _plural(results["repeats_finished"], "repeat")
-    kind = "validation" if found["separated"] else "test"
-    text = f"{_quoted(results, advised)} and {_quoted(results, rival)} cannot be told apart with "
-    text += f"{results['sizes']['valid' if kind == 'validation' else 'test']} {kind} pictures and {count}; "
+def _between(found: dict[str, Any], sign: int = 1) -> str:
+    """``0.9 points better (0.1 to 1.7)``; `sign` -1: seen from the other side."""
+    low, high = sorted(100 * sign * found[end] for end in ("low", "high"))
+    return f"{100 * sign * found['mean']:.1f} points better ({low:.1f} to {high:.1f})"
+
+
+def _why(results: dict[str, Any], advised: str, rival: str) -> str:
+    """What speaks for X, which is not the better of the two on validation unless it is neither cheaper nor simpler."""
     ratio = _cost(results, advised, rival)
     mine, theirs = (results["recipes"][n] for n in (advised, rival))
     if ratio is not None and ratio < 1 / SAME_COST:
-        why = f"is cheaper (x{times(ratio)})"
-    elif mine["phases"] < theirs["phases"]:
-        why = "is simpler"
+        return f"is cheaper (x{times(ratio)})"
+    if mine["phases"] < theirs["phases"]:
+        return "is simpler"
+    ahead = results["choice"]["ahead"].get(rival)
+    if ahead is not None and ahead["mean"] > 0:  # then it is only by its cost that it was preferred, however little
+        return "is a little cheaper"
+    return "did better on the validation pictures"
+
+
+def _form2(results: dict[str, Any], advised: str, rival: str) -> str:
+    found, seen = results["recipes"][rival]["versus_advised"], results["choice"]["ahead"].get(rival)
+    one, two = _quoted(results, advised), _quoted(results, rival)
+    start = f'so start with "{advised}".'
+    if seen is not None and seen["separated"] > 0:
+        text = f"{two} is {_between(seen)} than {one} on the validation pictures, which is less than the margin of "
+        text += f"{_margin(results)}; "
+        ratio = _cost(results, advised, rival)
+        cheap = ratio is not None and ratio < 1 / SAME_COST
+        why = f"costs {times(ratio)} of it" if ratio is not None and cheap else _why(results, advised, rival)
+        text += f'"{advised}" {why}, {start}'
+    elif seen is not None and seen["separated"] < 0 and found["separated"] > 0:  # the test pictures are told below
+        return f"{one} is {_between(seen, -1)} than {two} on the validation pictures, {start}"
     else:
-        why = "did better on the validation pictures"
-    text += f'"{advised}" {why}, so start with "{advised}".'
+        kind = "validation" if found["separated"] else "test"
+        text = f"{one} and {two} cannot be told apart with "
+        text += f"{results['sizes']['valid' if kind == 'validation' else 'test']} {kind} pictures and "
+        text += (
+            f'{_plural(results["repeats_finished"], "repeat")}; "{advised}" {_why(results, advised, rival)}, {start}'
+        )
+        if not found["separated"]:
+            return f"{text} {_remedy(results, found)}"
     if found["separated"] < 0:
-        low, high = (f"{-100 * found[end]:.1f}" for end in ("high", "low"))
-        return f"{text} On the test pictures it was {-100 * found['mean']:.1f} points better ({low} to {high})."
-    return text if found["separated"] else f"{text} {_remedy(results, found)}"
+        return f"{text} On the test pictures it was {_between(found, -1)}."
+    return text
+
+
+def _silent(results: dict[str, Any]) -> str:
+    """Which recipes nothing can be said of."""
+    names = [f'"{name}"' for name in results["failed_recipes"]]
+    if not names:
+        return ""
+    listed = " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+    return f" {listed} failed in every repeat, so nothing is said of {'it' if len(names) == 1 else 'them'}."
 
 
 def sentence(results: dict[str, Any]) -> tuple[int, str]:
@@ -239,7 +283,7 @@ def sentence(results: dict[str, Any]) -> tuple[int, str]:
         data = shlex.quote(results["data"])
         always = f'always answering "{results["constant"]}"'
         text = f"Nothing learned: every recipe is within the margin of {always}."
-        return 4, f"{text} Check the labels: augend data check {data}."
+        return 4, f"{text} Check the labels: augend data check {data}.{_silent(results)}"
     ahead = {
         name: recipe["versus_advised"]
         for name, recipe in results["recipes"].items()
@@ -254,6 +298,7 @@ def sentence(results: dict[str, Any]) -> tuple[int, str]:
         text = _form2(results, advised, rival)
     else:
         text = f'None of the special recipes is worth its cost here: use "{advised}".'
+    text += _silent(results)
     for name, against in ahead.items():
         if against["separated"] > 0 and against["mean"] > results["margin"]:
             text += (

@@ -18,26 +18,28 @@ from augend.data.cache import Progress
 from augend.data.check import BALANCED_ABOVE
 from augend.data.pictures import Split
 from augend.models.pretrained import digest_of
-from augend.names import load_plugin
+from augend.names import load_plugin, nearest
 from augend.recipes.library import Recipe, load, parent, read_file
 from augend.recipes.library import settings as load_settings
 from augend.recipes.plan import Plan
 from augend.recipes.resolve import Asked, settings_rate
-from augend.runner.folder import RunFolder
+from augend.runner.folder import Busy, RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
 from augend.runner.job import Job, Kept, check_plan, load_splits, resolve_job
 from augend.runner.sight import check_orders, reads_files
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
+from augend.study.held import hold, holding, let_go
+from augend.study.notes import keeps_best, notes_of
 from augend.study.regime import settled
 from augend.study.request import DIGITS, Request, Study, seconds_of
 from augend.study.running import Listen, prepare, run_study, workers_for
 from augend.study.sizing import Sized, measure, size
 from augend.study.taken import check_other
 from augend.study.taken import take_from as copy_trials
-from augend.study.unchanged import check_unchanged, fingerprints
+from augend.study.unchanged import check_unchanged, fingerprints, made_otherwise
 
-__all__ = ["compare", "next_folder", "open_study", "plan_only", "resolvable"]
+__all__ = ["as_it_is", "compare", "next_folder", "open_study", "plan_only", "resolvable"]
 
 SCHEMA = 1
 DEFAULT_TIME = "30min"
@@ -55,13 +57,13 @@ def next_folder(command: str, data: str) -> Path:
 
 def check_free(out: Path, option: str = "--out") -> None:
     """Refuse a place where a new study cannot begin."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(file.name != ".lock" for file in out.iterdir())):
         kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
         raise AugendError(f"{out}: {kind}; give another {option}")
 
 
 def open_study(
-    out: Path,
+    out: Path | Callable[[], Path],
     given: Mapping[str, Any],
     command: str,
     *,
@@ -71,7 +73,10 @@ def open_study(
 ) -> Study:
     """A new study, or the one that lies in `out`: its data and recipes stand, and only repeats may grow.
 
+    It is this process's alone until it has been run (`augend.study.running`) or is forgotten.
+
     Args:
+        out: its folder, or what names a folder that is free, and the next one where another process takes it first.
         given: the fields of `Request` that the user named; fields left out are the defaults, or the study's own.
         begun: `time.monotonic()` when the command began, from where a promised time counts.
         progress: called with (files done, files in all) while a folder is decoded.
@@ -80,19 +85,59 @@ def open_study(
     begun = time.monotonic() if begun is None else begun
     known = {field.name for field in dataclasses.fields(Request)}
     given = {key: value for key, value in given.items() if key in known and value is not None}
-    if (out / "study.json").is_file():
-        if "sensitivity" not in (about or {}) and "sensitivity" in read_json(out / "study.json"):
-            raise AugendError(
-                f"{out}: compares no recipes; continue it with: augend sensitivity --out {shlex.quote(str(out))}"
-            )
-        study = _continued(out, given, progress)
-    else:
-        check_free(out)
-        study = plan_study(out, _with_length(Request(**given)), command, begun, progress)
-        study.record.update(about or {})
-        _write(study)
+    path = out if isinstance(out, Path) else out()
+    if (path / "study.json").is_file():
+        if "sensitivity" not in (about or {}):
+            _comparison(path)
+        with holding(path) as held:
+            study = _continued(path, given, progress)
+            study.held = held
+            prepare(study, command)
+        return study
+    check_free(path)
+    study = plan_study(path, _with_length(Request(**given)), command, begun, progress)
+    study.record.update(about or {})
+    _claim(study, out)
+    _write(study)
     prepare(study, command)
     return study
+
+
+def as_it_is(out: Path, progress: Progress | None = None) -> Study:
+    """The study that lies in `out`, for those who run one trial each, at once: nothing is locked and nothing written."""
+    _comparison(out)
+    record = read_json(out / "study.json")
+    request = Request.from_json(record["request"])
+    for plugin in request.plugins:
+        load_plugin(plugin)
+    study = Study(out, request, record)
+    if study.pending:
+        check_unchanged(study, progress)
+    return study
+
+
+def _comparison(out: Path) -> None:
+    if "sensitivity" in read_json(out / "study.json"):
+        raise AugendError(
+            f"{out}: compares no recipes; continue it with: augend sensitivity --out {shlex.quote(str(out))}"
+        )
+
+
+def _claim(study: Study, out: Path | Callable[[], Path]) -> None:
+    """Make and lock the folder of a study that is planned: planning takes its time, and others may have begun there."""
+    while study.held is None:
+        RunFolder(study.path).create()
+        try:
+            held = hold(study.path, 0.0, new=True)
+            if (study.path / "study.json").is_file():
+                let_go(held)
+                raise Busy(f"{study.path}: another process has begun a study there; continue it, or give another --out")
+        except Busy:
+            if isinstance(out, Path):
+                raise
+            study.path = out()
+        else:
+            study.held = held
 
 
 def plan_only(
@@ -131,6 +176,9 @@ def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -
     study = Study(out, asked, record)
     if study.pending:  # a complete one needs nothing any more
         check_unchanged(study, progress)
+        note = made_otherwise(record)
+        if note is not None and note not in record["notes"]:
+            record["notes"] = [*record["notes"], note]
     if asked.repeats > before.repeats:
         kept: Kept = {}
         for name in study.files:
@@ -169,6 +217,7 @@ def plan_study(
     """
     for plugin in request.plugins:
         load_plugin(plugin)
+    wanted = request.reference
     kept: Kept = {}  # recipes share their data, which is read once
     request, said = settled(request, kept, progress)
     if len(set(request.recipes)) != len(request.recipes):
@@ -190,8 +239,7 @@ def plan_study(
         check_plan(plan, splits[recipe])
         most = min(request.repeats, request.fewer.get(plan.recipe, request.repeats))
         _check_repeats(plan, functools.partial(request.job, recipe), range(1, most))
-    names = [plan.recipe for plan in plans.values()]
-    reference = request.reference if request.reference in names else names[0]
+    reference = _reference(wanted, request.reference, plans)
     first = request.recipes[0]
     hardware = _hardware(request, plans[first], splits[first])
     main = splits[first]["main"]
@@ -216,7 +264,7 @@ def plan_study(
                 "phases": len(p.phases),
                 "file": text,
                 "repeats": fewer.get(p.recipe),
-                "keeps_best": _keeps_best(p),
+                "keeps_best": keeps_best(p),
             }
             for text, p in plans.items()
         ],
@@ -230,13 +278,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [
-            *said,
-            *_reach(request, plans),
-            *_flattered(plans, reference),
-            *main.notes,
-            *_poorer(request, splits),
-        ],
+        "notes": [*said, *notes_of(request, plans, splits, reference, main)],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
@@ -249,7 +291,7 @@ def plan_study(
         study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
         plans = resolved()
-    record["made_of"] = fingerprints(request, request.job(request.recipes[0], 0), kept, progress)
+    record["made_of"] = fingerprints(request, request.job(first, 0), plans.values(), kept, progress)
     record["request"] = request.to_json()
     record["plan"] = {plan.recipe: _steps(plan, splits[recipe]["main"]) for recipe, plan in plans.items()}
     return study
@@ -268,39 +310,17 @@ def _check_repeats(plan: Plan, jobs: Callable[[int], Job], repeats: Iterable[int
             raise AugendError(f"repeat {repeat} of {plan.recipe} draws other pictures than repeat 0: {error}") from None
 
 
-def _keeps_best(plan: Plan) -> bool:
-    """Whether validation pictures pick this recipe's weights."""
-    return any(phase.keep != "last" for phase in plan.phases)
-
-
-def _flattered(plans: Mapping[str, Plan], reference: str) -> list[str]:
-    """Who looks better on validation pictures than others do, and what `augend.study.results.decide` makes of it."""
-    names = [plan.recipe for plan in plans.values() if _keeps_best(plan)]
-    if not names or len(names) == len(plans):
-        return []
-    so = f"{', '.join(names)}: the best weights are picked on validation pictures, which flatters these there; "
-    if reference in names:
-        return [so + "the reference is one of them, so the advice favours them (--set PHASE.keep=last keeps the last)"]
-    return [so + f"{'they are' if len(names) > 1 else 'it is'} not advised beside recipes that keep their last"]
-
-
-def _reach(request: Request, plans: Mapping[str, Plan]) -> list[str]:
-    """What was set for some recipes alone: the others have no such phase or parameter."""
-    overrides = {plan.recipe: request.job(recipe, 0).overrides for recipe, plan in plans.items()}
-    notes = []
-    for text in request.overrides:
-        without = [name for name, own in overrides.items() if text not in own]
-        if without:
-            notes.append(f"--set {text} says nothing to {', '.join(without)}")
-    return notes
-
-
-def _poorer(request: Request, splits: Mapping[str, Mapping[str, Split]]) -> list[str]:
-    """What recipes with poorer data of their own have, a line each."""
-    names = {recipe: load(recipe).name for recipe in splits} if request.poorer else {}
-    return [
-        f"{name}: {note}" for r, name in names.items() if name in request.poorer for note in splits[r]["main"].notes
-    ]
+def _reference(wanted: str, usual: str, plans: Mapping[str, Plan]) -> str:
+    """The name of the recipe that others are measured against: the one that was named, or the usual one, or the first."""
+    names = [plan.recipe for plan in plans.values()]
+    if not wanted:
+        return usual if usual in names else names[0]
+    found = plans[wanted].recipe if wanted in plans else wanted
+    if found not in names:
+        raise AugendError(
+            f"--reference {wanted}: is none of the recipes that are compared ({', '.join(names)}){nearest(wanted, names)}"
+        )
+    return found
 
 
 def _sized(study: Study, plans: Mapping[str, tuple[Plan, Mapping[str, Split]]], begun: float) -> dict[str, Sized]:
@@ -407,8 +427,9 @@ def compare(
         >>> sorted(found["recipes"])
         ['augmented', 'plain']
     """
-    folder = Path(out) if out is not None else next_folder("compare", data)
-    given = {**options, "data": data if data != DIGITS or not (folder / "study.json").is_file() else None}
+    folder = Path(out) if out is not None else functools.partial(next_folder, "compare", data)
+    again = isinstance(folder, Path) and (folder / "study.json").is_file()
+    given = {**options, "data": data if data != DIGITS or not again else None}
     if recipes is not None:
         given["recipes"] = tuple(recipes)
     command = " ".join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]]))

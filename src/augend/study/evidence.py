@@ -12,6 +12,7 @@ import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ __all__ = [
     "Scored",
     "Trial",
     "finished",
+    "one_set",
     "read_record",
     "read_rows",
     "read_trials",
@@ -95,6 +97,11 @@ class Scored:
     answers: NDArray[np.int64]
     confidence: NDArray[np.float64]
     nll: float
+
+    @cached_property
+    def pictures(self) -> int:
+        """How many pictures are shown: rotated copies of one are no sample of several."""
+        return len(np.unique(self.shows))
 
     @property
     def right(self) -> NDArray[np.float64]:
@@ -184,6 +191,12 @@ def read_rows(path: Path) -> dict[str, NDArray[Any]]:
     return rows
 
 
+def one_set(ids: Sequence[NDArray[np.str_]]) -> bool:
+    """Whether several repeats, by the ids of each, have the same pictures, as where a folder brings its own validation."""
+    first = set(ids[0].tolist())
+    return len(ids) > 1 and all(len(other) == len(ids[0]) and set(other.tolist()) == first for other in ids[1:])
+
+
 def shown_by(ids: Sequence[str]) -> NDArray[np.str_]:
     """Which picture each row shows: its id, without the angle where it is a rotated copy."""
     return np.array([_COPY.sub("", name) for name in ids])
@@ -221,14 +234,17 @@ def finished(record: Record) -> list[tuple[str, int, Path]]:
     return found
 
 
-def read_trials(record: Record, *, test: bool, peers: bool = False) -> list[Trial]:
+def read_trials(
+    record: Record, *, test: bool, peers: bool = False, only: Sequence[tuple[str, int, Path]] | None = None
+) -> list[Trial]:
     """The finished trials, by repeat and recipe. With ``test=False`` no row of a test set is looked at.
 
     Args:
         peers: also what further networks of a run predict, their splits named as ``peer/test``.
+        only: what `finished` said before, so that none is read that has ended since.
     """
     trials = []
-    for recipe, repeat, folder in finished(record):
+    for recipe, repeat, folder in finished(record) if only is None else only:
         if not (folder / "predictions.npz").is_file():
             continue
         rows = read_rows(folder / "predictions.npz")
@@ -308,15 +324,15 @@ class Evidence:
     def _estimate(
         self, values: list[float], parts: list[Scored], pictures: list[NDArray[np.float64]], split: str, kind: Metric
     ) -> Estimate:
-        evaluated, trained = len(parts[0].ids), self.record.sizes["train"]
+        evaluated, trained = parts[0].pictures, self.record.sizes["train"]
         shared = None
-        if self.fixed(split) or evaluated > trained:
+        if self._fixed(split) or one_set([part.ids for part in parts]) or evaluated > trained:
             labels = [part.labels for part in parts] if kind == "balanced_accuracy" else None
             shared = statistics.picture_variance([part.shows for part in parts], pictures, labels)
         return statistics.estimate(values, evaluated=evaluated, trained=trained, pictures=shared)
 
-    def fixed(self, split: str) -> bool:
-        """Whether all repeats are evaluated on one set of pictures."""
+    def _fixed(self, split: str) -> bool:
+        """Whether it is known without looking that all repeats are evaluated on one set of pictures."""
         return split.rpartition("/")[2] != "valid" and self.record.fixed_test
 
     def above_constant(self, name: str, split: str = "valid") -> Estimate:

@@ -12,6 +12,7 @@ from typing import Any
 from augend.contract import AugendError
 from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
+from augend.runner.folder import RunFolder
 from augend.runner.job import Job
 from augend.study.evidence import trial_name
 from augend.study.trials import state_of
@@ -102,6 +103,8 @@ class Request:
             raise AugendError(f"--equal is {self.equal!r}; it is one of {', '.join(EQUAL)}")
         if self.refit not in REFIT:
             raise AugendError(f"--refit is {self.refit!r}; it is one of {', '.join(REFIT)}")
+        if not 0 < self.margin < 1:  # nor "not a number"
+            raise AugendError(f"--margin is {100 * self.margin:g}; it is a number of points above 0 and below 100")
         if self.tune < 0 or self.tune in (1, 2):
             raise AugendError(f"--tune is {self.tune}; it is a number of learning rates, 3 or more (or 0)")
 
@@ -168,11 +171,15 @@ class Request:
 
 @dataclass
 class Study:
-    """A study's folder, its record, and the trials that are still to run."""
+    """A study's folder, its record, and the trials that are still to run.
+
+    `held` keeps its folder for this process (`augend.study.held`) while the study is at hand and has not been run.
+    """
 
     path: Path
     request: Request
     record: dict[str, Any]
+    held: RunFolder | None = field(default=None, repr=False, compare=False)
 
     @property
     def names(self) -> list[str]:

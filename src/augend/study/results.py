@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ import numpy as np
 
 from augend.evaluate import metrics
 from augend.study import advice, statistics
-from augend.study.evidence import Evidence, Record, Scored, Trial, read_json, read_record, read_rows, read_trials
+from augend.study.evidence import (
+    Evidence,
+    Record,
+    Scored,
+    Trial,
+    finished,
+    read_json,
+    read_record,
+    read_rows,
+    read_trials,
+    trial_name,
+)
 from augend.study.statistics import Estimate
 from augend.study.table import table_rows
 
@@ -26,13 +38,17 @@ __all__ = ["SCHEMA", "decide", "gather", "table_rows", "write"]
 SCHEMA = 1
 PARTS = ("step", "augment", "data", "order", "cache", "bank", "decoding", "evaluation")
 MISTAKES = 20
+Done = Sequence[tuple[str, int, Path]]
+"""Finished trials, as `finished` says them."""
 
 
 def write(study: Path) -> dict[str, Any]:
     """Write `choice.json`, then `results.json`, through a temporary file and a rename; the content of the latter."""
     record = read_record(study)
-    _save(study / "choice.json", decide(record))
-    results = gather(study)
+    done = finished(record)  # others may end while these are read
+    choice = decide(record, done)
+    _save(study / "choice.json", choice)
+    results = gather(record, choice, done)
     _save(study / "results.json", results)
     return results
 
@@ -57,14 +73,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def decide(record: Record) -> dict[str, Any] | None:
+def decide(record: Record, done: Done | None = None) -> dict[str, Any] | None:
     """The content of `choice.json`: what is advised by the validation rows of the repeats that all recipes finished.
 
     A recipe whose weights validation pictures picked looks better on them than it is, so it is not advised beside recipes
-    that keep their last. None while no repeat is finished by every recipe that has begun.
+    that keep their last. None while no repeat is finished by every recipe; one that failed in all of them is not waited for.
+
+    Args:
+        done: the trials that count; None: those that are finished now.
     """
-    trials = [trial for trial in read_trials(record, test=False) if trial.recipe not in _flattered(record)]
-    common = _common(Evidence(record, trials))
+    left_out = _flattered(record) | set(_failed_recipes(record))
+    trials = [trial for trial in read_trials(record, test=False, only=done) if trial.recipe not in left_out]
+    common = _common(Evidence(record, trials), left_out)
     evidence = Evidence(record, [trial for trial in trials if trial.repeat in common])
     if not common:
         return None
@@ -81,13 +101,14 @@ def decide(record: Record) -> dict[str, Any] | None:
         seconds = _cost(mine, tuned["seconds"] if tuned else 0.0)["seconds"]
         mean, above = evidence.level(recipe.name, "valid").mean, evidence.above_constant(recipe.name)
         entries.append(advice.Entry(recipe, mean, math.inf if seconds is None else seconds, above))
-    sizes = record.sizes
+    pictures = next(iter(evidence.trials.values())).splits["valid"].pictures
     choice = advice.choose(
         entries,
         difference,
         reference=record.reference,
         margin=record.margin,
-        prior=statistics.guess(1, evaluated=sizes["valid"], trained=sizes["train"], fixed=False),
+        prior=statistics.guess(1, evaluated=pictures, trained=record.sizes["train"], fixed=False),
+        unjudged=[recipe for recipe in record.recipes if recipe.name in left_out],
     )
     return {"schema": SCHEMA, **asdict(choice), "repeats": common, "split": "valid"}
 
@@ -98,20 +119,35 @@ def _flattered(record: Record) -> set[str]:
     return set() if record.reference in names else names
 
 
-def _common(evidence: Evidence) -> list[int]:
-    names = [recipe.name for recipe in evidence.recipes]
+def _failed_recipes(record: Record) -> list[str]:
+    """Recipes of which every trial has failed: no repeat will ever be finished by all while they are counted."""
+    failed = _failed(record, _expected(record))
+    each = {recipe.name: [trial_name(recipe.name, r) for r in range(recipe.repeats)] for recipe in record.recipes}
+    return [name for name, trials in each.items() if all(trial in failed for trial in trials)]
+
+
+def _common(evidence: Evidence, left_out: Collection[str]) -> list[int]:
+    """The repeats that all recipes of the study have finished, but for those left out."""
+    names = [recipe.name for recipe in evidence.record.recipes if recipe.name not in left_out]
     return evidence.repeats(*names) if names else []
 
 
-def gather(study: Path) -> dict[str, Any]:
-    """The content of `results.json`, from whatever trials are finished: JSON values; shares, seconds, nats."""
-    record = read_record(study)
-    choice = decide(record)
-    evidence = Evidence(record, read_trials(record, test=True))
-    common = _common(evidence)
+def _expected(record: Record) -> list[str]:
+    return [trial_name(recipe.name, r) for recipe in record.recipes for r in range(recipe.repeats)]
+
+
+def gather(record: Record, choice: dict[str, Any] | None, done: Done | None = None) -> dict[str, Any]:
+    """The content of `results.json`, from whatever trials are finished: JSON values; shares, seconds, nats.
+
+    Args:
+        choice: what `decide` found.
+        done: the trials that it was found by; None: those that are finished now.
+    """
+    evidence = Evidence(record, read_trials(record, test=True, only=done))
+    failed = _failed_recipes(record)
+    common = _common(evidence, failed)
     advised = choice["advised"] if choice else None
-    expected = [f"{recipe.name}-r{r}" for recipe in record.recipes for r in range(recipe.repeats)]
-    finished = [trial.folder.name for trial in evidence.trials.values()]
+    expected, ended = _expected(record), len(evidence.trials)
     recipes = {recipe.name: _recipe(evidence, recipe.name, advised) for recipe in evidence.recipes}
     base = recipes[record.reference]["cost"]["seconds"] if record.reference in recipes else None
     for found in recipes.values():
@@ -119,7 +155,7 @@ def gather(study: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "augend study results",
-        "folder": str(study),
+        "folder": str(record.folder),
         "data": _data_name(record),
         "reference": record.reference,
         "metric": record.metric,
@@ -127,12 +163,13 @@ def gather(study: Path) -> dict[str, Any]:
         "sizes": record.sizes,
         "fixed_test": record.fixed_test,
         "classes": list(record.classes),
-        "trials": {"expected": len(expected), "finished": len(finished), "failed": _failed(record, expected)},
-        "complete": len(finished) == len(expected),
+        "trials": {"expected": len(expected), "finished": ended, "failed": _failed(record, expected)},
+        "failed_recipes": failed,
+        "complete": ended == len(expected),
         "repeats": record.repeats,
         "repeats_finished": len(common),
         "resolvable": _resolvable(record),
-        "constant": evidence.largest() if finished else None,
+        "constant": evidence.largest() if ended else None,
         "choice": choice,
         "recipes": recipes,
         "advised": _advised(evidence, advised),

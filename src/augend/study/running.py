@@ -12,12 +12,12 @@ from typing import Any
 from augend.checkpoint import write_bytes, write_json
 from augend.contract import Saved
 from augend.runner.assembly import build_networks
-from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import load_splits, resolve_job
 from augend.runner.stop import Stop
 from augend.study import results
 from augend.study.evidence import read_json, trial_name
+from augend.study.held import hold, let_go
 from augend.study.pool import Pool
 from augend.study.request import Study
 from augend.study.trials import prepare_trial, state_of, trial_folder
@@ -31,14 +31,16 @@ Listen = Callable[[Mapping[str, Any]], None]
 PROCESS_BYTES = 600 << 20  # of a process that has torch loaded and takes steps
 
 
-def prepare(study: Study, command: str) -> None:
-    """Write every trial that can be written: where learning rates are still to be tuned, those of the tuning."""
+def prepare(study: Study, command: str, only: str | None = None) -> None:
+    """Write every trial that can be written (`only` this one): where learning rates are still to be tuned, those of the
+    tuning.
+    """
     hardware = Hardware(**study.record["hardware"])
     if study.request.tune and "tuned" not in study.record:
-        for name, job in tuning_jobs(study).items():
-            prepare_trial(trial_folder(study.path, name), job, hardware, command)
+        for name, tuned in tuning_jobs(study).items():
+            prepare_trial(trial_folder(study.path, name), tuned.job, hardware, command)
         return
-    for name in study.names:
+    for name in study.names if only is None else [only]:
         recipe, _, repeat = name.rpartition("-r")
         prepare_trial(study.path / "trials" / name, study.job(recipe, int(repeat)), hardware, command)
 
@@ -106,8 +108,7 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
     """
     from augend import report
 
-    lock, stop = RunFolder(study.path), Stop()
-    lock.lock()
+    lock, stop = hold(study.path), Stop()
     try:
         with stop.listening(), _Workers(study, listen, stop) as workers:
             if study.request.tune and "tuned" not in study.record:
@@ -128,19 +129,18 @@ def run_study(study: Study, listen: Listen) -> dict[str, Any]:
         _saved(study, stop)
         return gathered
     finally:
-        lock.unlock()
+        let_go(lock)
 
 
 def run_trials(study: Study, listen: Listen) -> None:
     """Run what is pending of a study that chooses nothing. Interrupted, finished trials are kept and `Saved` is raised."""
-    lock, stop = RunFolder(study.path), Stop()
-    lock.lock()
+    lock, stop = hold(study.path), Stop()
     try:
         with stop.listening(), _Workers(study, listen, stop) as workers:
             workers.run(study.pending)
         _saved(study, stop)
     finally:
-        lock.unlock()
+        let_go(lock)
 
 
 def _saved(study: Study, stop: Stop) -> None:

@@ -36,7 +36,7 @@ from augend.runner.folder import RunFolder
 from augend.runner.job import Kept, load_splits
 from augend.study import statistics
 from augend.study.compare import open_study
-from augend.study.evidence import Record, finished, read_json, read_record, shown_by
+from augend.study.evidence import Record, finished, one_set, read_json, read_record, shown_by
 from augend.study.regime import settled
 from augend.study.request import Request, Study
 from augend.study.shifted import model_of, pictures_of
@@ -276,8 +276,7 @@ class _Seen:
     @cached_property
     def fixed(self) -> bool:
         """Whether all repeats have the same validation pictures (a folder that brings its own)."""
-        first = set(self.trials[0]["ids"])
-        return len(self.trials) > 1 and all(set(trial["ids"]) == first for trial in self.trials)
+        return one_set([trial["ids"] for trial in self.trials])
 
     def level(self) -> Estimate:
         """The accuracy on clean pictures."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_json
 from augend.contract import AugendError
 from augend.data.cache import Progress
+from augend.runner.folder import Busy, RunFolder
 from augend.runner.hardware import describe, program
 from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.study.evidence import read_json
 from augend.study.request import Study
 from augend.study.trials import state_of, trial_folder
+from augend.study.unchanged import files_in
 
 __all__ = ["check_other", "take_from"]
 
@@ -62,8 +64,9 @@ def take_from(study: Study, other: Path, progress: Progress | None = None) -> tu
             last = repeat
         job = study.job(recipe, int(repeat))
         differs = _differs(job, study.record["hardware"], found, kept, progress)
+        if differs is None and not _take(found, folder, job):
+            differs = "another process is training it"
         if differs is None:
-            _take(found, folder, job)
             taken += 1
         else:
             reasons[differs] = reasons.get(differs, 0) + 1
@@ -98,23 +101,15 @@ def _differs(job: Job, hardware: Mapping[str, Any], found: Path, kept: Kept, pro
         their_plan = {**their_plan, "monitor": None}
     if plan != their_plan:
         return "another plan"
-    if any(Path(text).is_file() for text in _texts(plan)):
+    if any(files_in(plan)):
         return "reads files, which may have changed"
     return None
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
-    elif isinstance(value, str) and value and len(value) < 1000:
-        yield value
-
-
-def _take(found: Path, folder: Path, job: Job) -> None:
-    """Killed half-way, the folder is not there, and is prepared anew when the study goes on."""
+def _take(found: Path, folder: Path, job: Job) -> bool:
+    """False where somebody has begun to train the trial. Killed half-way, the folder is not there, and is prepared anew when
+    the study goes on.
+    """
     asked, run = read_json(folder / "trial.json"), read_json(found / "run.json")
     made = folder.with_name(f".taken-{folder.name}")
     shutil.rmtree(made, ignore_errors=True)
@@ -123,5 +118,18 @@ def _take(found: Path, folder: Path, job: Job) -> None:
     write_json(made / "trial.json", asked)
     state = read_json(found / "state.json")
     write_json(made / "state.json", {**state, "taken_from": state.get("taken_from", str(found.resolve()))})
-    shutil.rmtree(folder)
-    made.rename(folder)
+    lock = RunFolder(folder)
+    try:
+        lock.lock()
+    except Busy:
+        shutil.rmtree(made)
+        return False
+    try:
+        if begun := state_of(folder) != "pending":
+            shutil.rmtree(made)
+        else:
+            shutil.rmtree(folder)
+            made.rename(folder)
+    finally:
+        lock.unlock()
+    return not begun

@@ -11,7 +11,7 @@ from augend.checkpoint import write_json
 from augend.contract import AugendError, Saved
 from augend.data.pictures import Split
 from augend.names import load_plugin
-from augend.runner.folder import RunFolder
+from augend.runner.folder import Busy, RunFolder
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, Kept, load_splits, resume, start
 from augend.study.evidence import read_json
@@ -42,17 +42,17 @@ def prepare_trial(folder: Path, job: Job, hardware: Hardware, command: str) -> N
 
 
 def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wait: float = 0.0) -> str:
-    """Run a trial to its end, from wherever it stands; returns its state.
+    """Run a trial to its end, from wherever it stands; returns its state, or "busy".
 
-    A failed trial keeps its one-line reason in ``state.json`` and, when it was not the user's mistake, the traceback in
-    ``error.txt``; running it again tries again. A finished one keeps its model and loses its checkpoints.
+    One that another process is working on is "busy", and nothing of it is touched. A failed trial keeps its one-line reason
+    in ``state.json`` and, when it was not the user's mistake, the traceback in ``error.txt``; running it again tries again. A
+    finished one keeps its model and loses its checkpoints.
     """
     asked = read_json(folder / "trial.json")
-    if state_of(folder) == "finished":
-        return "finished"
     job, hardware = Job.from_json(asked["job"]), Hardware(**asked["hardware"])
-    write_json(folder / "state.json", {"state": "running"})
     try:
+        if _begin(folder, wait) == "finished":
+            return "finished"
         for plugin in job.plugins:
             load_plugin(plugin)
         run = RunFolder(folder)
@@ -63,20 +63,41 @@ def run_trial(folder: Path, listen: Callable[[str, Mapping[str, Any]], None], wa
             result = start(job, run, hardware, splits=splits, command=asked["command"], listen=listen, wait=wait)
     except (Saved, BrokenPipeError):
         raise
+    except Busy:
+        return "busy"
     except AugendError as error:
-        write_json(folder / "state.json", {"state": "failed", "reason": str(error)})
-        return "failed"
+        return _failed(folder, str(error))
     except Exception as error:
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        reason = f"{type(error).__name__}: {error} (see {folder / 'error.txt'})"
-        write_json(folder / "state.json", {"state": "failed", "reason": reason})
-        return "failed"
+        return _failed(folder, f"{type(error).__name__}: {error} (see {folder / 'error.txt'})")
     write_json(folder / "state.json", {"state": "finished", "accuracy": result.get("valid")})
     for checkpoint in (folder / "checkpoints").glob(
         "*.ckpt"
     ):  # eight times the model, and nothing is left to be resumed
         checkpoint.unlink(missing_ok=True)
     return "finished"
+
+
+def _begin(folder: Path, wait: float) -> str:
+    """The state of a trial that nobody is working on: "running" from now on, or "finished"."""
+    if state_of(folder) == "finished":
+        return "finished"
+    lock = RunFolder(folder)
+    lock.lock(wait)
+    try:
+        if state_of(folder) != "finished":  # as it may have become while it was waited for
+            write_json(folder / "state.json", {"state": "running"})
+        return state_of(folder)
+    finally:
+        lock.unlock()
+
+
+def _failed(folder: Path, reason: str) -> str:
+    """Write why a trial failed, unless another process has ended it meanwhile; its state."""
+    if state_of(folder) == "finished":
+        return "finished"
+    write_json(folder / "state.json", {"state": "failed", "reason": reason})
+    return "failed"
 
 
 def _splits(job: Job) -> dict[str, Split]:

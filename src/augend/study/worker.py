@@ -32,7 +32,7 @@ def main() -> int:
 
     from augend.contract import AugendError, Saved
     from augend.study.sizing import time_job
-    from augend.study.trials import run_trial, state_of, trial_folder
+    from augend.study.trials import run_trial, trial_folder
 
     tell("", "ready", {})
     for name in map(str.strip, sys.stdin):
@@ -48,11 +48,10 @@ def main() -> int:
                 time_job(folder)
                 tell(name, "ended", {"state": "finished", "reason": ""})
                 continue
-            run_trial(folder, listen, wait=20.0)
-            reason = ""
-            if state_of(folder) == "failed":
+            state, reason = run_trial(folder, listen, wait=20.0), ""
+            if state == "failed":
                 reason = json.loads((folder / "state.json").read_text(encoding="utf-8"))["reason"]
-            tell(name, "ended", {"state": state_of(folder), "reason": reason})
+            tell(name, "ended", {"state": state, "reason": reason})
         except AugendError as error:
             tell(name, "ended", {"state": "failed", "reason": str(error)})
         except Saved as saved:
