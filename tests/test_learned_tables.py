@@ -17,6 +17,7 @@ from augend.recipes.reading import Place, parse
 from augend.recipes.schema import checked
 from augend.report.reproduction import markdown
 from augend.study.columns import chosen_by_validation, measured
+from augend.study.decoded import decoded
 from augend.study.statistics import Estimate, mean_of
 from augend.study.tables import Choice, Table, load_table, recipe_text, table_text
 from inprocess import run
@@ -134,3 +135,46 @@ def test_the_sweep_of_beta_runs(tmp_path: Path) -> None:
     rows = found["rows"]
     free, tight = (rows[name]["measures"]["denoise/gaussian-kl"]["mean"] for name in ("plain-2e-5", "plain-1"))
     assert free > tight  # nothing holds what it costs down
+
+
+def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    data = "digits:train=200,valid=50,test=60"
+    rows = "vae-then-classify,denoise-rotate,random-encoder,judge"
+    done = run("reproduce", "learned/figure-5", "--scale", "smoke", "--data", data, "--rows", rows, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "reproduction.json").read_text())
+    given_back = found["decoded"]
+    assert set(given_back) == {"vae-then-classify", "denoise-rotate"}  # neither the judge nor what learned nothing
+    assert set(given_back["denoise-rotate"]) == {"original", "zoom", "rotate", "light"}  # digits have no hue
+    assert set(found["columns"].values()) == {"test", "crop", "rotate"}
+    trials = out / "trials"
+    for row, repeat in (("denoise-rotate", 0), ("vae-then-classify", 1)):
+        alone, _ = decoded(trials / f"{row}-r{repeat}", "rotate", trials / f"judge-r{repeat}")
+        one = given_back[row]["rotate"]["each"][str(repeat)]
+        assert one["score"] == pytest.approx(alone["changes"]["rotate"]["score"])
+        shares = {key: alone["changes"]["rotate"][key] for key in ("kept", "kept_changed")}
+        assert all(one[key] == (share and pytest.approx(share["mean"])) for key, share in shares.items())
+    claims = {(one["better"], one["than"], one.get("of"), one.get("change")): one for one in found["claims"]}
+    each = [given_back[row]["rotate"]["each"] for row in ("denoise-rotate", "vae-then-classify")]
+    beside = claims["denoise-rotate", "vae-then-classify", "undone", "rotate"]["difference"]["mean"]
+    assert beside == pytest.approx(np.mean([each[0][r]["score"] - each[1][r]["score"] for r in "01"]))
+    itself = claims["denoise-rotate", "denoise-rotate", "undone", "rotate"]["difference"]["mean"]
+    assert itself == pytest.approx(np.mean([each[0][r]["score"] for r in "01"]))
+    page = (out / "reproduction.md").read_text()
+    assert "| *left as changed* |" in page and all((out / f"figures/figure-{n}.png").is_file() for n in (2, 5, 6, 7))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decoded": {"judge": "jugde"}}, "there is no row 'jugde'; did you mean 'judge'"),
+        ({"decoded": None}, "names a change, in a table with `decoded`"),
+        ({"claims": [{"says": "x", "better": "judge", "than": "judge", "of": "kept"}]}, "names a change"),
+        ({"claims": [{"says": "x", "better": "judge", "than": "judge", "change": "zoom"}]}, "others name none"),
+    ],
+)
+def test_a_claim_of_pictures_given_back_names_its_change(change: dict[str, Any], said: str) -> None:
+    words = parse(table_text("learned/figure-5"), "x")
+    with pytest.raises(ValueError, match=said):
+        Table.model_validate({**words, **change})

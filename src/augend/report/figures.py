@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from augend.augment.grid import tiled
 from augend.report.plots import COLOURS, WIDTH, curves, draw, place
 from augend.report.shifts import levels, variation, views
 from augend.report.sums import coefficients, errors, summed
 from augend.study.evidence import read_json
+from augend.study.reproduce import GIVEN_BACK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +43,7 @@ def draw_figures(study: Path, found: dict[str, Any], asked: tuple[dict[str, Any]
         "errors": errors,
         "summed": summed,
         "coefficients": coefficients,
+        "given-back": _given_back,
     }
 
     def drawer(figure: Figure, one: dict[str, Any]) -> bool:
@@ -71,6 +75,22 @@ def _last_phase(curve: dict[str, Any]) -> dict[str, Any]:
     columns = {key: [curve[key][number] for number in kept] for key in ("seconds", "mean", "low", "high")}
     phases = [{**curve["phases"][-1], "end": curve["phases"][-1]["end"] - begin}] if curve["phases"] else []
     return {**curve, **columns, "steps": [curve["steps"][number] - begin for number in kept], "phases": phases}
+
+
+def _given_back(figure: Figure, study: Path, found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Test pictures of one row's first repeat under each change: clean, changed, given back by its autoencoder."""
+    if not (study / GIVEN_BACK).is_file() or asked["row"] not in found.get("decoded", {}):
+        return ""
+    with np.load(study / GIVEN_BACK, allow_pickle=False) as stored:
+        tiles = {name.rpartition("/")[2]: stored[name] for name in stored.files if name.startswith(f"{asked['row']}/")}
+    figure.set_size_inches(6, 2.5 * len(tiles))
+    for axes, (change, three) in zip(figure.subplots(len(tiles), 1, squeeze=False)[:, 0], tiles.items(), strict=True):
+        page = tiled(torch.from_numpy(three)).permute(1, 2, 0).numpy()
+        axes.imshow(page[..., 0] if page.shape[2] == 1 else page, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(change, fontsize=9)
+    figure.tight_layout()
+    return f"{asked['title']}: pictures, changed, given back ({found['rows'][asked['row']]['called']}, first seed)."
 
 
 def _mean(seeds: int) -> str:

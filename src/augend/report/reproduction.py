@@ -175,11 +175,37 @@ def _score(found: dict[str, Any] | None) -> str:
 
 
 def _claim(claim: dict[str, Any]) -> list[str]:
-    if claim.get("of") == "score":
+    if claim.get("of") in ("score", "undone"):
         return [claim["says"], f"score {_score(claim['difference'])}", "–", "–"]
+    if claim.get("of") == "kept":
+        return [claim["says"], _difference(claim["difference"]), "–", "–"]
     points = [_difference(claim[key]) for key in ("difference", "at_equal_cost")]
     ratio = "–" if claim["flops_ratio"] is None else f"{claim['flops_ratio']:.2f}"
     return [claim["says"], points[0], ratio, points[1]]
+
+
+def _given_back(found: dict[str, Any]) -> str:
+    """What autoencoders make of changed test pictures: a table of scores, one of labels that are still to be seen."""
+    rows = found.get("decoded")
+    if not rows:
+        return ""
+    changes = list(next(iter(rows.values())))
+    head = ["autoencoder", *changes]
+    scores, labels = ([line(head), line(["---"] * len(head))] for _ in range(2))
+    for name, by_change in rows.items():
+        called = found["rows"][name]["called"]
+        scores.append(line([called, *(_score(by_change[change]["score"]) for change in changes)]))
+        labels.append(line([called, *(_level(by_change[change].get("kept")) for change in changes)]))
+    as_changed = next(iter(rows.values()))
+    labels.append(line(["*left as changed*", *(_level(as_changed[change].get("kept_changed")) for change in changes)]))
+    parts = [
+        "How far a change of held-out test pictures is undone, in mean squares (1: wholly; 0: as well as leaving it), over "
+        "the repeats alone:",
+        "\n".join(scores),
+        "Of the pictures that the judge recognises as they are, those that it recognises in what is given back:",
+        "\n".join(labels),
+    ]
+    return "\n\n".join(parts)
 
 
 def _attacked(found: dict[str, Any]) -> str:
@@ -260,6 +286,8 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append(costs)
     if equation := _equation8(found):
         parts.append(equation)
+    if given_back := _given_back(found):
+        parts.append(given_back)
     if attacked := _attacked(found):
         parts.append(attacked)
     if any(row.get("measures") for row in found["rows"].values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from augend.contract import AugendError
 from augend.evaluate.metrics import nll, top_k
 from augend.study.evidence import Evidence, read_json
-from augend.study.statistics import mean_of, said
-from augend.study.tables import TOP_FIVE, Choice
+from augend.study.statistics import Estimate, mean_of, said
+from augend.study.tables import TOP_FIVE, Choice, Claim
 
-__all__ = ["chosen_by_validation", "measured"]
+__all__ = ["augmenters", "chosen_by_validation", "given_back_difference", "measured", "score_difference", "scored"]
 
 NOTHING = {"mean": None, "low": None, "high": None, "repeats": 0}
 
@@ -75,3 +76,46 @@ def chosen_by_validation(evidence: Evidence, choice: Choice, headline: str) -> d
         "valid": {row: said(level, 0, 1) for row, level in valid.items()},
         "level": said(evidence.level(best, headline), 0, 1),
     }
+
+
+def augmenters(evidence: Evidence, row: str) -> dict[str, dict[str, Any]]:
+    """The networks of a row that learned to augment, as its first repeat scored them."""
+    return _scores(evidence, row, evidence.repeats(row)[0]) if evidence.repeats(row) else {}
+
+
+def _scores(evidence: Evidence, row: str, repeat: int) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = read_json(evidence.trials[row, repeat].folder / "result.json").get(
+        "augmenters", {}
+    )
+    return found
+
+
+def scored(evidence: Evidence, row: str, network: str) -> dict[str, Any]:
+    """The score of a network that learned to augment, on held-out pictures, with its interval over the repeats."""
+    found = [_scores(evidence, row, repeat)[network]["score"] for repeat in evidence.repeats(row)]
+    values = [score for score in found if score is not None]
+    return {**(said(mean_of(values)) or NOTHING), "values": values}
+
+
+def score_difference(evidence: Evidence, row: str, other: str) -> Estimate | None:
+    """The paired difference between the scores of two rows' omegas."""
+    differences = []
+    for repeat in evidence.repeats(row, other):
+        one, two = (_scores(evidence, name, repeat).get("omega", {}).get("score") for name in (row, other))
+        if one is not None and two is not None:
+            differences.append(float(one) - float(two))
+    return mean_of(differences)
+
+
+def given_back_difference(claim: Claim, given_back: Mapping[str, Any]) -> Estimate | None:
+    """The paired difference of what two rows' autoencoders give back, or of one's and pictures left changed, over repeats."""
+    one, other = (given_back.get(row, {}).get(claim.change, {}).get("each", {}) for row in (claim.better, claim.than))
+    key = "score" if claim.of == "undone" else "kept"
+    differences = []
+    for repeat in sorted(set(one) & set(other)):
+        left = other[repeat][key]
+        if claim.better == claim.than:
+            left = 0.0 if claim.of == "undone" else other[repeat]["kept_changed"]
+        if one[repeat][key] is not None and left is not None:
+            differences.append(float(one[repeat][key]) - float(left))
+    return mean_of(differences)

@@ -26,7 +26,7 @@ from augend.study.origin import origin_of, read_plan
 from augend.study.shifted import Progress, model_of, other_data, pictures_of, source_of, told
 from augend.study.statistics import mean_of, said
 
-__all__ = ["decoded"]
+__all__ = ["decoded", "decoded_rows"]
 
 Seen = dict[str, Tensor]
 GIVEN_BACK = {"", "logits", "picture"}  # tensors that are pictures; the result is one of them
@@ -86,9 +86,54 @@ def decoded(
     record = read_record(path)
     if data is not None:  # one set of pictures for all repeats
         record = dataclasses.replace(record, fixed_test=True)
-    each: dict[str, list[_Looked]] = {}
+    runs = [(recipe, repeat, folder, judging) for recipe, repeat, folder in finished(record)]
+    each, seen = _of_trials(runs, wanted, data, root, kept, after)
+    if not each:
+        raise AugendError(f"{path}: no finished trial has a network that learned to give pictures back")
+    recipes = {name: _gathered(record, list(looks.values())) for name, looks in each.items()}
+    return {"study": str(path), **about, "recipes": recipes}, seen
+
+
+def decoded_rows(
+    record: Record, trials: Sequence[Trial], wanted: str, judge: str, after: Progress | None = None
+) -> tuple[dict[str, Any], dict[str, Seen]]:
+    """What the autoencoders of a table's rows make of changed test pictures, judged by a row of the same repeat.
+
+    Args:
+        wanted: as of `decoded`.
+        judge: a row whose model is a classifier of its own; it learned from the pictures that the autoencoders did.
+
+    Returns:
+        As `decoded` of a study, row -> change; with ``each``, repeat -> ``score``, ``kept_changed`` and ``kept``.
+    """
+    judges = {trial.repeat: trial.folder for trial in trials if trial.recipe == judge}
+    runs = [
+        (trial.recipe, trial.repeat, trial.folder, _Judge.of(judges[trial.repeat], trial.folder))
+        for trial in sorted(trials, key=lambda one: one.repeat)  # those of a repeat share their data
+        if trial.recipe != judge and trial.repeat in judges
+    ]
+    each, seen = _of_trials(runs, wanted, None, None, {}, after)
+    rows = {name: _gathered(record, list(looks.values())) for name, looks in each.items()}
+    for name, looks in each.items():
+        for repeat, look in looks.items():
+            for change, one in _summary(look).items():
+                shares = {key: one[key] and one[key]["mean"] for key in ("kept_changed", "kept")}
+                rows[name][change].setdefault("each", {})[str(repeat)] = {"score": one["score"], **shares}
+    return rows, seen
+
+
+def _of_trials(
+    runs: Sequence[tuple[str, int, Path, _Judge | None]],
+    wanted: str,
+    data: str | None,
+    root: str | None,
+    kept: Kept,
+    after: Progress | None,
+) -> tuple[dict[str, dict[int, _Looked]], dict[str, Seen]]:
+    """Recipe -> repeat -> what its autoencoder makes of pictures, of those that have one that learned to give them back."""
+    each: dict[str, dict[int, _Looked]] = {}
     seen: dict[str, Seen] = {}
-    for recipe, _, folder in finished(record):
+    for recipe, repeat, folder, judging in runs:
         model = model_of(folder)
         try:
             name = autoencoder(model, recipe)
@@ -97,12 +142,9 @@ def decoded(
         if not _learned(folder, name, model.networks.stages(name)):  # a control, whose decoder stayed as it was drawn
             continue
         look = _look(folder, model, wanted, judging, data, root, kept, after)
-        each.setdefault(recipe, []).append(look)
+        each.setdefault(recipe, {})[repeat] = look
         seen.setdefault(recipe, look.found.seen)
-    if not each:
-        raise AugendError(f"{path}: no finished trial has a network that learned to give pictures back")
-    recipes = {name: _gathered(record, looks) for name, looks in each.items()}
-    return {"study": str(path), **about, "recipes": recipes}, seen
+    return each, seen
 
 
 def _learned(run: Path, name: str, network: Stages, followed: frozenset[Path] = frozenset()) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
 from augend.evaluate import attacked as attacks
-from augend.evaluate.shifts import ORIGINAL
+from augend.evaluate.kept import keep
+from augend.evaluate.shifts import COLOURED, ORIGINAL
 from augend.models.weights import read_weights
 from augend.names import nearest
 from augend.recipes.durations import written
@@ -25,20 +27,29 @@ from augend.recipes.plan import Duration
 from augend.runner.job import Kept, load_splits
 from augend.study.attacked import ATTACKED, attack_trials, told_of
 from augend.study.attacked import columns as attack_columns
-from augend.study.columns import chosen_by_validation, measured
+from augend.study.columns import (
+    augmenters,
+    chosen_by_validation,
+    given_back_difference,
+    measured,
+    score_difference,
+    scored,
+)
 from augend.study.compare import open_study
+from augend.study.decoded import decoded_rows
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
 from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
 from augend.study.reach import falls, reaches
 from augend.study.request import Request, Study
-from augend.study.shifted import Progress, Variation, shift_trial
+from augend.study.shifted import Progress, Variation, model_of, shift_trial
 from augend.study.statistics import Estimate, mean_of, said
 from augend.study.tables import Asked, Attacked, Claim, Table, load_table, recipe_text
 
-__all__ = ["gather", "open_reproduction", "trained", "verdict"]
+__all__ = ["GIVEN_BACK", "gather", "open_reproduction", "trained", "verdict"]
 
 SAME_COST = 1.02
+GIVEN_BACK = "given-back.npz"  # ROW/CHANGE -> uint8 (3, pictures, C, H, W): clean, changed, given back
 SHIFT = "under:"  # and a shift: the test pictures under it, as the finished models see them
 
 
@@ -215,13 +226,17 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
     table = load_table(about["table"])
     asked = table.asked(about["table"], about["protocol"], about.get("scale"), about.get("data"))
     trials = read_trials(record, test=True, peers=True)
-    moved = _shifted(trials, table.shifts, after) if table.shifts else {}
+    shifts = _shifts(table, trials)
+    moved = _shifted(trials, shifts, after) if shifts else {}
     wanted = None if asked.attacked is None else attacks_of(asked.attacked)
     if wanted is not None:
         attack_trials(trials, wanted, after)
     evidence = Evidence(record, trials)
+    given_back, seen = decoded_rows(record, trials, *_given_back(table), after) if table.decoded else ({}, {})
+    if seen:
+        keep(study / GIVEN_BACK, {}, {f"{row}/{name}": x.numpy() for row, by in seen.items() for name, x in by.items()})
     names = [recipe.name for recipe in evidence.recipes]
-    columns = {**asked.columns, **{SHIFT + shift: shift for shift in (table.shifts or "").split(",") if shift}}
+    columns = {**asked.columns, **{SHIFT + shift: shift for shift in shifts.split(",") if shift}}
     columns |= {} if wanted is None else attack_columns(wanted)
     splits = [split for split in columns if any(split in trial.splits for trial in trials)]
     failed = _failed(record)
@@ -241,7 +256,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
             "to_reference": reach.get(recipe.name),
             "repeats": len(evidence.repeats(recipe.name)),
             "failed": failed.get(recipe.name, []),
-            "augmenters": {name: scored(evidence, recipe.name, name) for name in _augmenters(evidence, recipe.name)},
+            "augmenters": {name: scored(evidence, recipe.name, name) for name in augmenters(evidence, recipe.name)},
             "falls": _said(mean_of(falls(evidence, recipe.name)), 0, 1) if table.stability else None,
             "measures": {name: measured(evidence, recipe.name, name) for name in table.measures},
             "levels": {s: _level(evidence, recipe.name, s) for s in splits if _has(evidence, s, recipe.name)},
@@ -269,12 +284,13 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         "sizes": record.sizes,
         "rows": rows,
         "claims": [
-            judged(evidence, claim, asked.headline, rows)
+            judged(evidence, claim, asked.headline, rows, given_back)
             for claim in table.claims
-            if {claim.better, claim.than} <= set(names)
+            if {claim.better, claim.than} <= set(names) and (claim.shift is None or claim.shift in shifts.split(","))
         ],
         "choices": [one for choice in table.choices if (one := chosen_by_validation(evidence, choice, asked.headline))],
         "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
+        "decoded": given_back,
         "attacked": None if wanted is None else told_of(evidence, wanted),
         "complete": all(
             row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
@@ -292,6 +308,14 @@ def _has(evidence: Evidence, split: str, *names: str) -> bool:
     """Whether these recipes have finished repeats, all of which know a split."""
     known = [evidence.trials[name, r].splits for name in names for r in evidence.repeats(name)]
     return all(evidence.repeats(name) for name in names) and all(split in splits for splits in known)
+
+
+def _shifts(table: Table, trials: Sequence[Trial]) -> str:
+    """The table's shifts, but those of colours where pictures have none: other data than the table's may be grey."""
+    wanted = (table.shifts or "").split(",")
+    if trials and COLOURED & set(wanted) and model_of(trials[0].folder).shape[0] == 1:
+        wanted = [name for name in wanted if name not in COLOURED]
+    return ",".join(wanted) if trials else ""
 
 
 def _shifted(trials: Sequence[Trial], shifts: str, after: Progress | None) -> dict[str, list[Variation]]:
@@ -313,35 +337,6 @@ def _said(found: Estimate | None, *ends: float) -> dict[str, Any]:
     return said(found, *ends) or {"mean": None, "low": None, "high": None, "repeats": 0}
 
 
-def _augmenters(evidence: Evidence, row: str) -> dict[str, dict[str, Any]]:
-    """The networks of a row that learned to augment, as its first repeat scored them."""
-    return _scores(evidence, row, evidence.repeats(row)[0]) if evidence.repeats(row) else {}
-
-
-def _scores(evidence: Evidence, row: str, repeat: int) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = read_json(evidence.trials[row, repeat].folder / "result.json").get(
-        "augmenters", {}
-    )
-    return found
-
-
-def scored(evidence: Evidence, row: str, network: str) -> dict[str, Any]:
-    """The score of a network that learned to augment, on held-out pictures, with its interval over the repeats."""
-    found = [_scores(evidence, row, repeat)[network]["score"] for repeat in evidence.repeats(row)]
-    values = [score for score in found if score is not None]
-    return {**_said(mean_of(values)), "values": values}
-
-
-def score_difference(evidence: Evidence, row: str, other: str) -> Estimate | None:
-    """The paired difference between the scores of two rows' omegas."""
-    differences = []
-    for repeat in evidence.repeats(row, other):
-        one, two = (_scores(evidence, name, repeat).get("omega", {}).get("score") for name in (row, other))
-        if one is not None and two is not None:
-            differences.append(float(one) - float(two))
-    return mean_of(differences)
-
-
 def _flops(evidence: Evidence, name: str) -> float:
     return float(evidence.trials[name, evidence.repeats(name)[0]].ledger["total"]["flops"])
 
@@ -358,14 +353,28 @@ def _failed(record: Record) -> dict[str, list[str]]:
     return found
 
 
-def judged(evidence: Evidence, claim: Claim, headline: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _given_back(table: Table) -> tuple[str, str]:
+    assert table.decoded is not None
+    return table.decoded.changes, table.decoded.judge
+
+
+def judged(
+    evidence: Evidence,
+    claim: Claim,
+    headline: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    given_back: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """A claim with its paired difference on its split, at equal steps and at equal cost, and the verdict."""
-    if claim.of == "score":
-        difference = score_difference(evidence, claim.better, claim.than)
-        about = {"says": claim.says, "better": claim.better, "than": claim.than, "of": "score"}
+    if claim.of != "accuracy":
+        if claim.of == "score":
+            difference = score_difference(evidence, claim.better, claim.than)
+        else:
+            difference = given_back_difference(claim, given_back)
+        about = {"says": claim.says, "better": claim.better, "than": claim.than, "of": claim.of, "change": claim.change}
         return {
             **about,
-            "difference": _said(difference),
+            "difference": _said(difference, *((-1, 1) if claim.of == "kept" else ())),
             "at_equal_cost": None,
             "verdict": verdict(difference, difference),
         }

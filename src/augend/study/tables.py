@@ -50,6 +50,14 @@ class Attacked(Words):
     pictures: int | None = None
 
 
+class GivenBack(Words):
+    """What the autoencoders of rows make of changed test pictures: which `changes` (``all``, or names), and the row whose
+    classifier judges them."""
+
+    changes: str = "all"
+    judge: str
+
+
 class _Way(Words):
     """What a protocol and a scale may both fix. A scale's words stand over those of its protocol, these over the table's.
 
@@ -182,7 +190,9 @@ class Claim(Words):
     cost of `better`.
 
     Attributes:
-        of: what is compared: "accuracy", or "score" of the networks called omega.
+        of: what is compared: "accuracy"; "score" of the networks called omega; of the table's `decoded`, under one `change`,
+            "undone" (the autoencoder's score) or "kept" (labels in what it gives back). A row beside itself is then compared
+            with leaving pictures changed.
         shift: of the table's `shifts`, the one under which they are compared (default: the headline, as it is).
         attacked: the attacked column in which they are compared, ``pgd 8/255, adaptive``.
         than_attacked: that of `than`, if it is another one.
@@ -193,7 +203,8 @@ class Claim(Words):
     than: str
     equal: str | None = None
     than_equal: str | None = None
-    of: Literal["accuracy", "score"] = "accuracy"
+    of: Literal["accuracy", "score", "undone", "kept"] = "accuracy"
+    change: str | None = None
     shift: str | None = None
     attacked: str | None = None
     than_attacked: str | None = None
@@ -219,6 +230,7 @@ class Table(Words):
     Attributes:
         bases: the table that trains the networks that rows start from, in the same protocol at the same scale.
         attacked: see `Attacked`; a scale's or protocol's stands over it.
+        decoded: see `GivenBack`.
         shifts: of the test pictures, under which the finished models are shown them as well, separated by commas.
         measures: each a column beside the accuracies, see `augend.study.columns.measured`.
         choices: what is chosen by validation among rows.
@@ -241,6 +253,7 @@ class Table(Words):
     figures: tuple[dict[str, Any], ...] = ()
     shifts: str | None = None
     attacked: Attacked | None = None
+    decoded: GivenBack | None = None
     measures: tuple[str, ...] = ()
     choices: tuple[Choice, ...] = ()
     stability: bool = False
@@ -258,7 +271,17 @@ class Table(Words):
         for measure in self.measures:
             if measure not in MEASURES and "/" not in measure:
                 raise ValueError(f"found measure {measure!r}; allowed: {', '.join(MEASURES)}, PHASE/TERM")
+        if self.decoded is not None and self.decoded.judge not in self.rows:
+            raise ValueError(
+                f"decoded: there is no row {self.decoded.judge!r}{nearest(self.decoded.judge, list(self.rows))}"
+            )
         for claim in self.claims:
+            if (claim.of in ("undone", "kept")) != (claim.change is not None) or (
+                claim.change and self.decoded is None
+            ):
+                raise ValueError(
+                    "a claim of undone or kept names a change, in a table with `decoded`; others name none"
+                )
             if claim.shift is not None and claim.shift not in (self.shifts or "").split(","):
                 raise ValueError(f"a claim is about the shift {claim.shift!r}, which is none of the table's shifts")
         for name, protocol in self.protocols.items():
