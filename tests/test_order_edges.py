@@ -102,9 +102,15 @@ def test_losses_below_zero_have_been_heard() -> None:
     state = order.state_dict()
     again = InfoBatch(prune=0.5)
     again.start(100, Draws(0, "order"))
-    assert bool(again.state_dict()["losses"].isnan().all())
+    before = again.state_dict()
+    assert not bool(before["heard"].any()) and all(
+        one.isfinite().all() for one in before.values()
+    )  # checkpoints refuse others
     again.load_state_dict(state)
     assert torch.equal(again.next(11, 10).index, order.next(11, 10).index)
+    order.feedback(picks, loss=torch.full((10,), torch.inf), gradient=None)
+    state = order.state_dict()
+    assert int(state["heard"].sum()) == 90 and bool(state["losses"].isfinite().all())
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -53,7 +53,8 @@ class InfoBatch:
     def start(self, size: int, draws: Draws, probe: Probe | None = None, variants: int | None = None) -> None:
         """Begin; the first epoch leaves nothing out, since no loss has been heard."""
         self._size, self._draws = size, draws
-        self._losses = torch.full((size,), torch.nan)  # not heard yet; a loss may be any number
+        self._losses = torch.zeros(size)  # of those that were heard: a loss may be any number
+        self._heard = torch.zeros(size, dtype=torch.bool)
         self._queue = torch.zeros(0, dtype=torch.int64)
         self._weights = torch.zeros(0)  # of those in the queue
         self._epoch = 0
@@ -77,7 +78,7 @@ class InfoBatch:
         weights = torch.ones(self._size)
         order = torch.randperm(self._size, generator=generator)
         self.pruned = 0
-        known = self._losses.isfinite()
+        known = self._heard
         if progress < self._until and known.any():
             learned = known & (self._losses < self._losses[known].mean())
             candidates = order[learned[order]]
@@ -96,12 +97,15 @@ class InfoBatch:
             raise AugendError(
                 "infobatch hears the loss of every row; this phase compares rows with each other and has none"
             )
-        self._losses[picks.index[:, 0]] = loss.detach().float().cpu()
+        heard = loss.detach().float().cpu()
+        known, index = heard.isfinite(), picks.index[:, 0]  # one that is no number says nothing of its picture
+        self._losses[index], self._heard[index] = torch.where(known, heard, 0), known
 
     def state_dict(self) -> dict[str, Tensor]:
         """Losses heard, weights, and what is left of the epoch."""
         return {
             "losses": self._losses.clone(),
+            "heard": self._heard.clone(),
             "weights": self._weights.clone(),
             "queue": self._queue.clone(),
             "place": torch.tensor([self._epoch, self.pruned]),
@@ -109,6 +113,7 @@ class InfoBatch:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue in the middle of an epoch."""
-        self._losses, self._weights = state["losses"].clone(), state["weights"].clone()
+        self._losses, self._heard = state["losses"].clone(), state["heard"].clone()
+        self._weights = state["weights"].clone()
         self._queue = state["queue"].clone()
         self._epoch, self.pruned = (int(value) for value in state["place"])
