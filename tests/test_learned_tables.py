@@ -141,7 +141,8 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     out = tmp_path / "study"
     data = "digits:train=200,valid=50,test=60"
     rows = "vae-then-classify,denoise-rotate,random-encoder,judge"
-    done = run("reproduce", "learned/figure-5", "--scale", "smoke", "--data", data, "--rows", rows, "--out", str(out))
+    words = ["--scale", "smoke", "--repeats", "1", "--data", data, "--rows", rows]
+    done = run("reproduce", "learned/figure-5", *words, "--out", str(out))
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "reproduction.json").read_text())
     given_back = found["decoded"]
@@ -149,7 +150,7 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     assert set(given_back["denoise-rotate"]) == {"original", "zoom", "rotate", "light"}  # digits have no hue
     assert set(found["columns"].values()) == {"test", "crop", "rotate"}
     trials = out / "trials"
-    for row, repeat in (("denoise-rotate", 0), ("vae-then-classify", 1)):
+    for row, repeat in (("denoise-rotate", 0), ("vae-then-classify", 0)):
         alone, _ = decoded(trials / f"{row}-r{repeat}", "rotate", trials / f"judge-r{repeat}")
         one = given_back[row]["rotate"]["each"][str(repeat)]
         assert one["score"] == pytest.approx(alone["changes"]["rotate"]["score"])
@@ -158,9 +159,9 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     claims = {(one["better"], one["than"], one.get("of"), one.get("change")): one for one in found["claims"]}
     each = [given_back[row]["rotate"]["each"] for row in ("denoise-rotate", "vae-then-classify")]
     beside = claims["denoise-rotate", "vae-then-classify", "undone", "rotate"]["difference"]["mean"]
-    assert beside == pytest.approx(np.mean([each[0][r]["score"] - each[1][r]["score"] for r in "01"]))
+    assert beside == pytest.approx(np.mean([each[0][r]["score"] - each[1][r]["score"] for r in "0"]))
     itself = claims["denoise-rotate", "denoise-rotate", "undone", "rotate"]["difference"]["mean"]
-    assert itself == pytest.approx(np.mean([each[0][r]["score"] for r in "01"]))
+    assert itself == pytest.approx(np.mean([each[0][r]["score"] for r in "0"]))
     page = (out / "reproduction.md").read_text()
     assert "| *left as changed* |" in page and all((out / f"figures/figure-{n}.png").is_file() for n in (2, 5, 6, 7))
 
