@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
 from augend.study.reach import Price, reached, spent
-from augend.study.reproduce import _columns_fit, open_reproduction, verdict
+from augend.study.reproduce import _columns_fit, gather, open_reproduction, verdict
 from augend.study.request import Study
 from augend.study.statistics import Estimate, estimate
 from augend.study.tables import Table, known_tables, load_table, recipe_text
@@ -155,8 +156,6 @@ def test_numbers_are_those_of_the_predictions(reproduced: Path) -> None:
 
 def test_seconds_of_a_quiet_bench_stand_beside_the_flops(reproduced: Path) -> None:
     """0.5 ms a plain step, 0.1 above a cached trunk, 2 ms to fill it: the shares follow by hand."""
-    from augend.study.reproduce import gather
-
     plain = {"steps": 30, "plain": 5e-4}
     rows = {"plain": [{**plain, "steps": 60}], "augmented": [{**plain, "steps": 60}]}
     rows["aug-ft"] = [plain, {"steps": 30, "plain": 4e-4, "cached": 1e-4, "fill": 2e-3}]
@@ -183,6 +182,22 @@ def test_the_part_of_a_run_that_counts(tmp_path: Path) -> None:
     lines = [json.dumps({"kind": kind, "global_step": step, "accuracy": value}) for kind, step, value in rows]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     assert reached(tmp_path, 0.5) == 10 and reached(tmp_path, 0.7) is None
+
+
+def test_trials_of_several_codes_are_told(reproduced: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(reproduced, study)
+    of_one = gather(study)
+    assert of_one["made_by"] == {} and "Not one code" not in markdown(of_one)
+    path = study / "trials" / "plain-r0" / "environment.json"
+    path.write_text(json.dumps({**_read(path), "commit": "0ff1ce0"}), encoding="utf-8")
+    found = gather(study)
+    trials = len(list((study / "trials").iterdir()))
+    assert sorted(map(len, found["made_by"].values())) == [1, trials - 1]
+    assert [trials for said, trials in found["made_by"].items() if "0ff1ce0" in said] == [["plain-r0"]]
+    assert "**Not one code and machine.**" in markdown(found) and "0ff1ce0: 1 of the trials" not in markdown(of_one)
+    path.write_text("[1]", encoding="utf-8")  # what is no record is passed over
+    assert gather(study)["made_by"] == {}
 
 
 def test_it_is_continued_and_extended(reproduced: Path) -> None:

@@ -4,6 +4,7 @@ In a bare loop: make an order, `start` it with the number of pictures, a stream 
 every step, tell it what it hears by `feedback`, and save its `state_dict`.
 """
 
+from augend.order.choosing import taken_first
 from augend.order.every import Copies, EveryOrder, every_order, judge_copies
 from augend.order.given import Given
 from augend.order.grab import GraB
@@ -11,7 +12,7 @@ from augend.order.groups import Groups
 from augend.order.infobatch import InfoBatch
 from augend.order.measures import MEASURES, measure_orders
 from augend.order.probe import LoopProbe
-from augend.order.scored import ByDelta, ByLoss, ByScore, RandomScores, SampleByLoss, sampled, taken_first
+from augend.order.scored import ByDelta, ByLoss, ByScore, RandomScores, SampleByLoss, sampled
 from augend.order.shuffle import Shuffle
 from augend.order.trial import Trial, TrialSteps
 

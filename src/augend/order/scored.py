@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from augend.contract import AugendError, Picks, Probe
-from augend.order.choosing import Scored, Take, taken_first
+from augend.order.choosing import Scored, Take
 from augend.order.pools import chosen
 from augend.order.scoring import Combined, Delta, Gradients, Loss, Passes, RandomScore, Table, row_scores
 from augend.randomness import Draws
 
-__all__ = ["ByDelta", "ByLoss", "ByScore", "RandomScores", "SampleByLoss", "Scored", "sampled", "taken_first"]
+__all__ = ["ByDelta", "ByLoss", "ByScore", "RandomScores", "SampleByLoss", "sampled"]
 
 
 def sampled(scores: Tensor, count: int, weighing: str, draws: Draws) -> Tensor:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from augend.study.unchanged import MADE_BY
+from augend.study.unchanged import makers
 
 __all__ = ["facts"]
 
@@ -55,7 +55,7 @@ def facts(record: dict[str, Any], study: Path) -> dict[str, dict[str, str]]:
             **record.get("hardware", {}),
             **{key: value for key, value in environment.items() if key not in _VERSIONS},
         },
-        "Trials were made by": _makers(study),
+        "Trials were made by": {_text(trials): said for said, trials in makers(study).items()},
         "Versions": {key: environment[key] for key in _VERSIONS if key in environment},
     }
     return {
@@ -99,19 +99,6 @@ def _rate(found: dict[str, Any]) -> str:
     tried = ", ".join(found.get("tried", {}))
     chosen = str(found.get("override", "")).rpartition("=")[2]
     return f"{chosen} (of {tried})" if chosen and tried else chosen
-
-
-def _makers(study: Path) -> dict[str, str]:
-    """Trials -> the code and the machine that made them, where not all were made alike."""
-    made: dict[str, list[str]] = {}
-    for path in sorted((study / "trials").glob("*/environment.json")):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        said = ", ".join(f"{key} {found[key]}" for key in MADE_BY if found.get(key))
-        made.setdefault(said, []).append(path.parent.name)
-    return {_text(trials): said for said, trials in made.items()} if len(made) > 1 else {}
 
 
 def _seconds(found: Any) -> Any:

@@ -217,7 +217,8 @@ def _attacked(found: dict[str, Any]) -> str:
     how = dict.fromkeys(
         f"{one.partition(' ')[0]}, {one.rpartition(', ')[2]}: {said}" for one, said in about["procedures"].items()
     )
-    text = f"Attacked and asked through sums: {about['pictures']} {about['of']} pictures."
+    done = " and ".join(["attacked"] * bool(about["procedures"]) + ["asked through sums"] * bool(sums))
+    text = f"{done.capitalize()}: {about['pictures']} {about['of']} pictures."
     if sums:
         text += (
             f" Test-time sums: k = {sums['k']}, weight {sums['weight']:g}, {sums['draws']} draws, mean {sums['average']}, "
@@ -311,4 +312,9 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         f"{found['seed']} on; {found['sizes']['train']} pictures to train, {found['sizes']['valid']} to validate, "
         f"{found['sizes']['test']} to test. `{found['command']}`"
     )
+    if made := found.get("made_by"):
+        parts.append(
+            "**Not one code and machine.** "
+            + " ".join(f"{said}: {len(trials)} of the trials." for said, trials in made.items())
+        )
     return "\n\n".join(parts) + "\n"

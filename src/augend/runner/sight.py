@@ -21,8 +21,8 @@ from augend.address import Address
 from augend.contract import AugendError, Batch, Component, Losses, Order, Picks
 from augend.data.pictures import Pictures, Split
 from augend.names import lookup
+from augend.order.choosing import Scored
 from augend.order.given import Given
-from augend.order.scored import Scored
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators
 from augend.recipes.durations import sources_of

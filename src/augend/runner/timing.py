@@ -19,7 +19,8 @@ from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import Picks
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
-from augend.order.scored import SampleByLoss, Scored
+from augend.order.choosing import Scored
+from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
 from augend.order.shuffle import Shuffle
 from augend.randomness import Draws

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from augend.contract import AugendError
 from augend.data.pictures import Split
-from augend.order.scored import SampleByLoss, Scored
+from augend.order.choosing import Scored
+from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
 from augend.order.shuffle import Shuffle
 from augend.randomness import Draws

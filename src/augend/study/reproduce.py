@@ -45,6 +45,7 @@ from augend.study.request import Request, Study
 from augend.study.shifted import Progress, Variation, model_of, shift_trial
 from augend.study.statistics import Estimate, mean_of, said
 from augend.study.tables import Asked, Attacked, Claim, Table, load_table, recipe_text
+from augend.study.unchanged import makers
 
 __all__ = ["GIVEN_BACK", "gather", "open_reproduction", "trained", "verdict"]
 
@@ -232,7 +233,9 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
     if wanted is not None:
         attack_trials(trials, wanted, after)
     evidence = Evidence(record, trials)
-    given_back, seen = decoded_rows(record, trials, *_given_back(table), after) if table.decoded else ({}, {})
+    given_back, seen = (
+        ({}, {}) if (back := table.decoded) is None else decoded_rows(record, trials, back.changes, back.judge, after)
+    )
     if seen:
         keep(study / GIVEN_BACK, {}, {f"{row}/{name}": x.numpy() for row, by in seen.items() for name, x in by.items()})
     names = [recipe.name for recipe in evidence.recipes]
@@ -297,6 +300,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         ),
         "command": record.raw["command"],
         "environment": record.raw["environment"],
+        "made_by": makers(study),
         "hardware": record.raw["hardware"],
         "seed": record.raw["seed"],
     }
@@ -351,11 +355,6 @@ def _failed(record: Record) -> dict[str, list[str]]:
             if state.get("state") == "failed":
                 found.setdefault(recipe.name, []).append(str(state.get("reason", "")))
     return found
-
-
-def _given_back(table: Table) -> tuple[str, str]:
-    assert table.decoded is not None
-    return table.decoded.changes, table.decoded.judge
 
 
 def judged(

@@ -20,7 +20,7 @@ from augend.runner.hardware import describe, program
 from augend.runner.job import Job, Kept, load_splits
 from augend.study.request import Request, Study
 
-__all__ = ["MADE_BY", "check_unchanged", "files_in", "fingerprints", "made_otherwise"]
+__all__ = ["check_unchanged", "files_in", "fingerprints", "made_otherwise", "makers"]
 
 # of environment.json: what made a trial, besides what was asked
 MADE_BY = ("augend", "commit", "torch", "processor", "gpu")
@@ -70,6 +70,19 @@ def made_otherwise(record: Mapping[str, Any]) -> str | None:
         f"NOT ONE CODE AND MACHINE: since the study began, {'; '.join(differs)}. Trials that were made otherwise stand "
         "beside one another in the table: differences between recipes, and seconds above all, may come from that"
     )
+
+
+def makers(study: Path) -> dict[str, list[str]]:
+    """The code and the machine of trials -> which they made, where not all were made alike."""
+    made: dict[str, list[str]] = {}
+    for path in sorted((study / "trials").glob("*/environment.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            said = ", ".join(f"{key} {found[key]}" for key in MADE_BY if found.get(key))
+        except (OSError, ValueError, AttributeError):
+            continue
+        made.setdefault(said, []).append(path.parent.name)
+    return made if len(made) > 1 else {}
 
 
 def files_in(value: Any) -> Iterator[str]:
