@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 from augend.checkpoint import read
-from augend.data import Split, load
+from augend.data import Split
 from augend.recipes.language import compose
 from augend.recipes.library import load as load_recipe
-from augend.recipes.resolve import asked_data
 from augend.runner import fitting, keeper
 from augend.runner.folder import RunFolder
 from augend.runner.hardware import Hardware
-from augend.runner.job import Job, resume, start
+from augend.runner.job import Job, Kept, load_splits, resume, start
 from augend.stages import fit
 
 ONE_THREAD = Hardware(threads=1)
 SMALL = "digits:train=200,valid=40,test=60"
+KEPT: Kept = {}  # data sets that tests have read
 
 
 class Killed(BaseException):
@@ -55,7 +55,7 @@ def required(recipe: str) -> dict[str, Any]:
             found[name] = str(files / "vae" / "model.safetensors")
             continue
         found[name] = str(files / f"{name}.{'json' if name == 'order' else 'csv'}")
-        train_ = _loaded(SMALL).train
+        train_ = splits_of(Job(data=SMALL, recipe="plain"))["main"].train
         lines = [f"{one},{0.1 * (n % 7)},{0.1 * (n % 5)}\n" for n, one in enumerate(train_.ids)]
         batches = [[(64 * step + n) * 7 % len(train_) for n in range(64)] for step in range(40)]
         text = json.dumps({"batches": batches}) if name == "order" else "id,score,entropy\n" + "".join(lines)
@@ -63,16 +63,9 @@ def required(recipe: str) -> dict[str, Any]:
     return found
 
 
-@functools.cache
-def _loaded(data: str) -> Split:
-    return load(data)
-
-
 def splits_of(job: Job) -> dict[str, Split]:
     """The job's data, read once for all tests."""
-    asked = asked_data(job.recipe, data=job.data, overrides=job.overrides, params=job.params, settings=job.settings)
-    splits = {role: _loaded(text) for role, text in asked.roles.items()}
-    return {**splits, "main": splits["main"].hold(asked.hold)} if asked.hold else splits
+    return load_splits(job, kept=KEPT)
 
 
 def killed_at(step: int, monkeypatch: Any) -> Callable[[], None]:

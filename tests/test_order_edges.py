@@ -113,6 +113,21 @@ def test_losses_below_zero_have_been_heard() -> None:
     assert int(state["heard"].sum()) == 90 and bool(state["losses"].isfinite().all())
 
 
+def test_pictures_whose_losses_are_no_numbers_stay() -> None:
+    order = InfoBatch(prune=0.9)
+    order.start(100, Draws(0, "order"))
+    for step in range(10):
+        picks = order.next(step, 10)
+        number = picks.index[:, 0]
+        order.feedback(picks, loss=torch.where(number < 20, torch.nan, 1.0 + number), gradient=None)
+    picks = order.next(10, 10)
+    state = order.state_dict()
+    left = torch.cat((picks.index[:, 0], state["queue"]))
+    assert picks.weight is not None and order.pruned == 36  # of the 40 whose losses are below the mean
+    weights = torch.cat((picks.weight, state["weights"]))[left < 20]
+    assert set(left[left < 20].tolist()) == set(range(20)) and weights.tolist() == [1.0] * 20
+
+
 @pytest.mark.parametrize("train", [False, True])
 def test_a_trial_leaves_the_gradients_that_it_gives(train: bool) -> None:
     """An optimizer may write into the gradients of its step: SGD with Nesterov momentum adds the momentum to them."""

@@ -21,8 +21,9 @@ from augend.recipes.resolve import check
 from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
+from augend.study.evidence import read_record, read_trials
 from augend.study.reach import Price, reached, spent
-from augend.study.reproduce import _columns_fit, gather, open_reproduction, verdict
+from augend.study.reproduce import _columns_fit, _shifts, gather, open_reproduction, verdict
 from augend.study.request import Study
 from augend.study.statistics import Estimate, estimate
 from augend.study.tables import Table, known_tables, load_table, recipe_text
@@ -182,6 +183,12 @@ def test_the_part_of_a_run_that_counts(tmp_path: Path) -> None:
     lines = [json.dumps({"kind": kind, "global_step": step, "accuracy": value}) for kind, step, value in rows]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     assert reached(tmp_path, 0.5) == 10 and reached(tmp_path, 0.7) is None
+
+
+def test_shifts_of_colours_are_left_out_where_pictures_have_none(reproduced: Path) -> None:
+    table = load_table("factoring/generalisation").model_copy(update={"shifts": "grayscale,rotate,colour"})
+    trials = read_trials(read_record(reproduced), test=True, peers=True)
+    assert _shifts(table, trials) == "rotate" and _shifts(table, []) == ""
 
 
 def test_trials_of_several_codes_are_told(reproduced: Path, tmp_path: Path) -> None:

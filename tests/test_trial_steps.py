@@ -133,6 +133,8 @@ def test_a_trial_that_is_the_step_is_the_step(network: str, optimizer: str) -> N
         index = torch.arange(number * ROWS, (number + 1) * ROWS)
         before = _state(model, stepper)
         trial = steps.take(probe.training(index))
+        steps.losses(trial, probe.training(index))  # who is asked does not change
+        steps.external(trial, probe.training(index))
         _same(before, _state(model, stepper))
         stepper.zero_grad()
         functional.cross_entropy(model(x[index]), y[index]).backward()
