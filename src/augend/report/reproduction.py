@@ -95,6 +95,7 @@ def _table(found: dict[str, Any]) -> str:
     reference, columns, rows = found["rows"][found["reference"]]["called"], found["columns"], found["rows"]
     base = rows[found["reference"]]["flops"]
     learned = dict.fromkeys(name for row in rows.values() for name in row.get("augmenters", {}))
+    reach = f"FLOPs × to {reference}'s validation accuracy"
     cells: dict[str, list[str]] = {
         "row": [row["called"] for row in rows.values()],
         "recipe": [f"`{name}`" for name in rows],
@@ -128,14 +129,13 @@ def _table(found: dict[str, Any]) -> str:
         "FLOPs ×": [  # what was spent, caches used
             f"{row['flops'] / base:.2f}" if row["flops"] and base else "–" for row in rows.values()
         ],
-        f"FLOPs × to {reference}'s validation accuracy": [_part(row["to_reference"], "flops") for row in rows.values()],
+        reach: [_part(row["to_reference"], "flops") for row in rows.values()],
         "n": [
             f"{row['repeats']}" + (f", {len(row['failed'])} failed" if row["failed"] else "") for row in rows.values()
         ],
     }
-    shown = {
-        head: column for head, column in cells.items() if head not in ("printed", "logged") or set(column) != {"–"}
-    }
+    may_go = ("printed", "logged", reach)  # where no row has a number
+    shown = {head: column for head, column in cells.items() if head not in may_go or set(column) != {"–"}}
     lines = [line(list(shown)), line(["---"] * len(shown)), *map(line, map(list, zip(*shown.values(), strict=True)))]
     return "\n".join(lines)
 
