@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from augend import AugendError
 from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
+from augend.recipes.reading import Place
 from augend.recipes.resolve import check
+from augend.recipes.schema import checked
 from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
@@ -376,3 +378,18 @@ def test_a_table_on_other_pictures(tmp_path: Path) -> None:
     again = run("invariance/digits", "--scale", "smoke", "--data", "digits", *words, "--out", str(out))
     assert again.returncode == 2 and f"is invariance/digits on {data}; give another --out" in again.stderr
     assert run("invariance/digits", "--out", str(out)).returncode == 0  # it knows its data
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"says": "x", "better": "plain", "than": "plain", "bettr": 1}, "found key 'bettr', which is not known there"),
+        ({"says": "x", "better": "plain"}, "than is missing"),
+        (3, "Input should be a valid dictionary"),
+    ],
+)
+def test_a_mistake_within_a_list_names_its_entry(entry: Any, problem: str) -> None:
+    words = {"title": "t", "source": "s", "settings": "quick", "reference": "plain", "rows": {"plain": {"as": "B"}}}
+    words |= {"protocols": {"p": {"about": "a"}}, "claims": [{"says": "x", "better": "plain", "than": "plain"}, entry]}
+    with pytest.raises(AugendError, match=f"^mine.yaml: claims: entry 2: {problem}"):
+        checked(Table, words, Place("mine.yaml"))

@@ -271,7 +271,15 @@ augment, objective, train, start, optimizer, schedule, until, keep, cache, fit, 
 def _line(error: ValidationError, model: type[Words], place: Place) -> AugendError:
     # A key that does not exist says more than the value that is missing because of it.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    key = str(first["loc"][0]) if first["loc"] else ""
+    key, *within = first["loc"] or ("",)
+    key = str(key)
+    if within:  # of a list or a mapping of other words
+        *entries, last = within
+        known = {"extra_forbidden": f"found key {last!r}, which is not known there", "missing": f"{last} is missing"}
+        if first["type"] not in known:
+            entries = within
+        where = [f"entry {one + 1 if isinstance(one, int) else one}" for one in entries]
+        return place.at(key).error(": ".join([*where, known.get(first["type"], first["msg"])]))
     if first["type"] == "extra_forbidden":
         fields = list(model.model_fields)
         return place.error(f"found key {key!r}; allowed: {', '.join(fields)}{nearest(key, fields)}")
