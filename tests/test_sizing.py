@@ -91,13 +91,16 @@ def test_too_little_time_gives_every_phase_a_step() -> None:
     assert sized(seconds=0.1)["aug-ft"].budget >= 2
 
 
-@pytest.mark.parametrize("keep", ["last", "{best: valid/accuracy}"])
-def test_looks_at_validation_are_foreseen(keep: str, tmp_path: Path) -> None:
-    """As many as a run takes, an epoch each where the best is kept."""
+BEST = "{best: valid/accuracy}"
+
+
+@pytest.mark.parametrize(("recipe", "keep"), [("plain", "last"), ("plain", BEST), ("sums", BEST)])
+def test_looks_at_validation_are_foreseen(recipe: str, keep: str, tmp_path: Path) -> None:
+    """As many as a run takes, one in as many rows as there are pictures where the best is kept."""
     how: dict[str, Any] = {"settings": "quick", "overrides": ("batch=20", f"plain.keep={keep}"), "budget": "60step"}
-    train(tmp_path / "run", "plain", **how)
+    train(tmp_path / "run", recipe, **how)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    job = Job(data=SMALL, recipe="plain", **how)
+    job = Job(data=SMALL, recipe=recipe, **how)
     splits = splits_of(job)
     seconds = RunTime((PhaseTime(0.0),), 0.0, 1.0, 0.0, len(splits["main"].valid), (len(splits["main"].train),))
     taken = sum(line["kind"] == "valid" for line in lines)

@@ -732,3 +732,26 @@ def test_best_weights_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
             improved.append(line["accuracy"])
     assert len(improved) > 4 and any(later < before for before, later in itertools.pairwise(seen))
     assert len(list((tmp_path / "run" / "checkpoints").glob("best-*.ckpt"))) <= 2
+
+
+@pytest.mark.parametrize(("until", "looks"), [("", [13, 20]), ("plateau", [7, 14, 20])])
+def test_sums_are_looked_at_as_often_as_what_they_are_compared_with(
+    until: str, looks: list[int], tmp_path: Path
+) -> None:
+    """An epoch of 200 pictures, two a row and 16 rows a step, is 7 steps: patience counts these, a choice 13, as without sums."""
+    words = {"like": "sums", "set": {"plain.keep": {"best": "valid/accuracy"}}}
+    if until:
+        words["set"]["plain.until"] = {"plateau": {"watch": "train/loss", "patience": 9}, "at most": "20step"}
+        words["set"]["plain.schedule"] = {"lr": "constant"}
+    (tmp_path / "mine.yaml").write_text(json.dumps(words))
+    params = {"k": 2}
+    train(
+        tmp_path / "run",
+        str(tmp_path / "mine.yaml"),
+        budget="20step",
+        model="mlp",
+        params=params,
+        overrides=("batch=16",),
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "valid"] == looks

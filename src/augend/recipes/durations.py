@@ -11,7 +11,7 @@ from augend.contract import AugendError
 from augend.recipes.components import copies
 from augend.recipes.plan import Duration, PhasePlan, Plan
 
-__all__ = ["epoch_steps", "fixed_steps", "pictures_seen", "resolve_steps", "sources_of"]
+__all__ = ["epoch_steps", "fixed_steps", "look_steps", "pictures_seen", "resolve_steps", "sources_of"]
 
 
 def epoch_steps(epochs: float, pictures: int, per_step: Fraction | int) -> int:
@@ -32,6 +32,19 @@ def pictures_seen(phase: PhasePlan, steps: int) -> int:
     fewer (or more) as the phase goes on.
     """
     return phase.rows * _summed(sources_of(phase), steps)
+
+
+def look_steps(phase: PhasePlan, size: int) -> int:
+    """Steps from one look at a watched phase of `size` pictures to the next: an epoch.
+
+    Where nothing waits for a plateau and only the best weights are kept, as many rows as pictures count as one: an epoch of
+    eight pictures a row is an eighth of that, and sums would be looked at, and chosen from, more often than what they are
+    compared with.
+    """
+    if phase.duration.plateau is None and phase.schedule.word != "on-plateau":
+        return math.ceil(size / phase.rows)
+    steps = phase.steps or 1
+    return math.ceil(size * steps / pictures_seen(phase, steps))
 
 
 def sources_of(phase: PhasePlan) -> Callable[[float], int]:

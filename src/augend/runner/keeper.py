@@ -22,7 +22,7 @@ from augend.contract import AugendError, Saved
 from augend.cost import Ledger
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
-from augend.recipes.durations import pictures_seen, resolve_steps
+from augend.recipes.durations import look_steps, resolve_steps
 from augend.recipes.plan import PhasePlan, Plan
 from augend.recipes.schedules import OnPlateau
 from augend.runner import curve
@@ -177,8 +177,7 @@ class Keeper:
             self._restored = {}
         self.first_step = self.at.step
         self.rate = float(self.at.watch.get("lr", {}).get("rate", 1.0))
-        steps = self.spec.steps or 1
-        self.epoch_steps = math.ceil(len(scene.pictures) * steps / pictures_seen(self.spec, steps))
+        self.epoch_steps = look_steps(self.spec, len(scene.pictures))
         plateau = self.spec.duration.plateau
         watched = [plateau.watch] if plateau else []
         if self.spec.schedule.word == "on-plateau":

@@ -24,7 +24,7 @@ from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
 from augend.order.shuffle import Shuffle
 from augend.randomness import Draws
-from augend.recipes.durations import pictures_seen
+from augend.recipes.durations import look_steps
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, stage
@@ -121,7 +121,7 @@ class RunTime:
                 continue
             rest -= count
             whole = self.valid / max(1, min(self.valid, curve.PICTURES)) if phase.keep != "last" else 1.0
-            found += math.ceil(pictures_seen(phase, count) / size) * whole
+            found += math.ceil(count / look_steps(phase, size)) * whole
         return found + min(curve.points(plan, self.valid), sum(steps)) * rest / max(1, sum(steps))
 
     def to_json(self) -> dict[str, Any]:
