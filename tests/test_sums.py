@@ -500,7 +500,14 @@ def test_a_gradual_phase_charges_the_pictures_it_sees(tmp_path: Path) -> None:
     assert ledger["gradual"]["flops"] == 3 * ledger["tune"]["flops"]  # rows stay as many
 
 
-def test_an_epoch_that_is_watched_counts_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("until", "steps"),
+    [("20step", (40, 40, 40, 40)), ("plateau: {watch: train/loss, patience: 2}, at most: 20step", (5, 10, 20, 40))],
+)
+def test_an_epoch_of_a_plateau_counts_pictures(
+    until: str, steps: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a plateau the phases are looked at once per as many rows as pictures."""
     epochs: list[tuple[str, int]] = []
     equip = keeper.Keeper.equip
 
@@ -510,8 +517,12 @@ def test_an_epoch_that_is_watched_counts_pictures(tmp_path: Path, monkeypatch: p
         return found
 
     monkeypatch.setattr(keeper.Keeper, "equip", equipped)
-    train(tmp_path / "run", "cascade", budget="32step", settings="quick", model="small", overrides=("batch=5",))
-    assert epochs == [("sum8", 5), ("sum4", 10), ("sum2", 20), ("sum1", 40)]
+    names = ("sum8", "sum4", "sum2", "sum1")
+    ends = [f"{name}.until={{{until}}}" if "plateau" in until else f"{name}.until={until}" for name in names]
+    ends += [f"{name}.schedule={{lr: constant}}" for name in names]
+    overrides = ("batch=5", *ends)
+    train(tmp_path / "run", "cascade", budget="80step", settings="quick", model="small", overrides=overrides)
+    assert epochs == list(zip(names, steps, strict=True))
 
 
 def test_timing_sees_the_whole_of_a_gradual_phase(monkeypatch: pytest.MonkeyPatch) -> None:
