@@ -13,8 +13,8 @@ import pytest
 SCRIPT = Path(__file__).parent / "two_ranks_order.py"
 
 
-def _script(folder: Path, order: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), str(folder), "2", json.dumps(order)]
+def _script(folder: Path, order: Any, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), str(ranks), json.dumps(order)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -29,6 +29,22 @@ def test_ranks_score_by_the_same_running_statistics(tmp_path: Path) -> None:
         assert len(mine["statistics"]) == len(theirs["statistics"]) == 2  # candidates are shared out
         assert len({*mine["statistics"], *theirs["statistics"]}) == 1
     assert len({step["statistics"][0] for step in one}) == 8  # and training moves them
+
+
+def test_ranks_share_what_a_teacher_is_asked(tmp_path: Path) -> None:
+    """Each asks about its own pictures, and both have all the scores: those of one rank."""
+    order = {"by-score": {"teacher": "net", "candidates": 4}}
+    done = _script(tmp_path, order)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (json.loads((tmp_path / f"scored-{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    shared = json.loads((tmp_path / "run" / "ledger.json").read_text())["total"]
+    (tmp_path / "alone").mkdir()
+    done = _script(tmp_path / "alone", order, 1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "alone" / "scored-0.json").read_text()) == one
+    alone = json.loads((tmp_path / "alone" / "run" / "ledger.json").read_text())["total"]
+    assert (alone["flops"], alone["forward"]) == (shared["flops"], shared["forward"])
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,10 @@ class Probe(Protocol):
     def table(self, file: str, column: str) -> Tensor:
         """float32 ``(size,)``: what a column of a file says of each training picture."""
 
+    def taught(self, network: str, column: str) -> Tensor:
+        """float32 ``(size,)``, on the CPU: what another network says now of each training picture, as validation sees it:
+        its loss ("score") or how unsure it is ("entropy")."""
+
 
 @runtime_checkable
 class Order(Protocol):

@@ -16,7 +16,7 @@ from augend.data.pictures import Pictures
 from augend.randomness import seed_default_generators, undisturbed
 from augend.stages.networks import Networks
 
-__all__ = ["logits", "probabilities"]
+__all__ = ["logits", "losses_and_entropies", "probabilities"]
 
 
 def logits(
@@ -48,3 +48,14 @@ def logits(
 def probabilities(networks: Networks, result: str, pictures: Pictures, **how: object) -> Tensor:
     """float32 ``(N, classes)``, rows sum to 1, on the CPU; arguments as `logits`."""
     return functional.softmax(logits(networks, result, pictures, **how), dim=1).cpu()  # type: ignore[arg-type]
+
+
+def losses_and_entropies(answers: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of logits ``(N, classes)`` and labels ``(N,)``: `score`, the cross-entropy, and `entropy`, of the soft label; nats.
+
+    >>> found = losses_and_entropies(torch.zeros(1, 2), torch.tensor([1]))
+    >>> [round(float(value), 3) for value in found.values()]
+    [0.693, 0.693]
+    """
+    losses = functional.cross_entropy(answers, labels, reduction="none")
+    return {"score": losses, "entropy": torch.special.entr(answers.softmax(1)).sum(1)}

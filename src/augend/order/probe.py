@@ -25,7 +25,7 @@ class LoopProbe:
         fetch: picture numbers, int64 ``(rows,)``, -> inputs and int64 labels, as training sees them.
         loss: logits and labels -> float32 ``(rows,)``.
         held: inputs and labels of held-out pictures, for scores on an external batch.
-        scores: float32 ``(size,)``, one a picture, for orders by given scores.
+        scores: float32 ``(size,)``, one a picture, for orders by given scores or by a teacher's.
         clip: largest gradient norm of a step, where the loop clips.
 
     Example:
@@ -94,3 +94,7 @@ class LoopProbe:
         if self._scores is None:
             raise AugendError("an order by given scores needs them: LoopProbe(…, scores=tensor)")
         return self._scores
+
+    def taught(self, network: str, column: str) -> Tensor:
+        """The scores that were given, whatever teacher an order names."""
+        return self.table(network, column)

@@ -169,7 +169,8 @@ class ByDelta(Scored):
             training mode, and the winner's gradients are used.
         refresh: "epoch": all of an epoch's batches are scored as it begins.
         minus: file of a teacher's scores: the gain minus the teacher's loss, both standardised among the candidates.
-        column: of that file.
+        teacher: a network of the recipe that gives these scores instead, see `ByScore`.
+        column: of that file, or what the teacher is asked for.
         redraw: pictures are augmented anew for training, as in the published code.
 
     Cost:
@@ -194,10 +195,12 @@ class ByDelta(Scored):
         minus: str | None = None,
         redraw: bool = False,
         column: str = "score",
+        teacher: str | None = None,
     ) -> None:
         average = take == "average"
         unused = {"against": against != "same", "relative": relative, "trial": trial != "eval", "redraw": redraw}
-        unheard = [option for option, given in {**unused, "minus": minus is not None}.items() if given]
+        unused |= {"minus": minus is not None, "teacher": teacher is not None}
+        unheard = [option for option, given in unused.items() if given]
         if average and unheard:
             raise AugendError(
                 f"by-delta: take: average takes every candidate's step and compares none; leave {', '.join(unheard)} out"
@@ -207,7 +210,7 @@ class ByDelta(Scored):
             raise AugendError(
                 "by-delta: refresh: epoch scores long before the step, so its trial is none; use trial: eval"
             )
-        table = None if minus is None else Table(minus, column)
+        table = None if minus is None and teacher is None else Table(minus, column, teacher)
         super().__init__(
             Gradients() if average else delta if table is None else Combined(delta, table),
             candidates=_count(candidates),
@@ -226,6 +229,14 @@ class ByScore(Scored):
         file: one score a training picture, as `augend evaluate RUN --scores FILE` writes them.
         candidates, take, item: as for `ByLoss`.
         column: "score", the teacher's loss, or "entropy", of its soft label: how sure it is, whatever the label.
+        teacher: instead of a file, a network of the recipe, as it is when the phase begins, so that what it took to train is
+            charged with the rest.
+
+    Cost:
+        Nothing with a file; a teacher's forward of every training picture, once.
+
+    Raises:
+        AugendError: neither a file nor a teacher is given, or both.
 
     Example:
         >>> ByScore("teacher.csv", item="sample").take
@@ -234,13 +245,14 @@ class ByScore(Scored):
 
     def __init__(
         self,
-        file: str,
+        file: str | None = None,
         candidates: int | str = 8,
         take: Take = "lowest",
         item: Literal["batch", "sample"] = "batch",
         column: str = "score",
+        teacher: str | None = None,
     ) -> None:
-        table = Table(file, column)
+        table = Table(file, column, teacher)
         super().__init__(table, candidates=_count(candidates), take=take, item=item)
         self.table = table
 

@@ -14,6 +14,8 @@ from augend.order.pools import chosen
 from augend.order.trial import TrialSteps, evaluating
 from augend.randomness import Draws
 
+TAUGHT = ("score", "entropy")  # what a network can be asked of a picture
+
 __all__ = [
     "Combined",
     "Delta",
@@ -308,28 +310,42 @@ class Combined:
 
 
 class Table:
-    """Scores that a file gives, one a training picture: a teacher's losses, say. A batch's score is their mean.
+    """One score a training picture, a teacher's losses, say, that a file gives or another network. A batch's is their mean.
 
     Args:
         file: as `augend evaluate RUN --scores FILE` writes it.
         column: "score", the teacher's loss, or another of the file's.
+        teacher: a network that is asked for them instead, "score" or "entropy", once: when the first are needed.
 
     Attributes:
-        file, column: as given.
-        values: float32 ``(size,)`` once they were asked for; a checkpoint keeps them, so that the file is read once a run.
+        file, column, teacher: as given.
+        values: float32 ``(size,)`` once they were asked for; a checkpoint keeps them, so that they are asked for once a run.
+
+    Raises:
+        AugendError: neither a file nor a teacher, or both; a teacher has no such column.
     """
 
-    def __init__(self, file: str, column: str = "score") -> None:
-        self.file, self.column = file, column
+    def __init__(self, file: str | None, column: str = "score", teacher: str | None = None) -> None:
+        if (file is None) == (teacher is None):
+            raise AugendError(
+                "order: scores come from a file or from a network of the recipe (teacher); write one of them"
+            )
+        if teacher is not None and column not in TAUGHT:
+            raise AugendError(f"order: column is {column!r}; of a teacher allowed: {', '.join(TAUGHT)}")
+        self.file, self.column, self.teacher = file, column, teacher
         self.values: Tensor | None = None
 
     def passes(self, held: int) -> tuple[Passes, Passes]:
-        """None: what the teacher cost is not known here."""
+        """None at a step: what a file cost is not known here, and a teacher is asked once."""
         return Passes(), Passes()
 
     def _table(self, probe: Probe | None) -> Tensor:
         if self.values is None:
-            self.values = seeing(probe, "by-score").table(self.file, self.column)
+            seen = seeing(probe, "by-score")
+            if self.teacher is not None:
+                self.values = seen.taught(self.teacher, self.column)
+            else:
+                self.values = seen.table(str(self.file), self.column)
         return self.values
 
     def __call__(self, probe: Probe | None, items: Sequence[Picks], draws: Draws, epoch: Draws) -> Scores:

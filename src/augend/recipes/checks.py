@@ -18,9 +18,10 @@ from augend.recipes.reading import Place
 if TYPE_CHECKING:
     from augend.augment import Chain
 
-__all__ = ["check_address", "check_phase", "in_order", "referred", "upstream"]
+__all__ = ["asked", "check_address", "check_phase", "check_teacher", "in_order", "referred", "upstream"]
 
 _LAST = "classify"
+_TAUGHT = ("by-score", "by-delta")  # orders that may ask a network of the recipe
 _NETWORK_OPTIONS = ("network", "residual_of")  # of augmentations: the network (or its tensor) that they use
 
 
@@ -43,6 +44,25 @@ def referred(ops: Sequence[Op]) -> Iterator[tuple[str, Address]]:
         for option in _NETWORK_OPTIONS:
             if option in op.component.options:
                 yield option, Address.parse(str(op.component.options[option]))
+
+
+def asked(order: Component) -> list[Address]:
+    """The network that an order asks for scores, if any."""
+    teacher = order.options.get("teacher") if order.word in _TAUGHT else None
+    return [] if teacher is None else [Address.parse(str(teacher))]
+
+
+def check_teacher(teacher: Address, networks: Mapping[str, NetworkPlan], data: str, place: Place) -> None:
+    """What an order asks is a declared network, for its answers, which are classes of the pictures that it orders."""
+    if teacher.network not in networks:
+        raise place.unknown(teacher.network, networks, "network")
+    if teacher.tensor or teacher.view:
+        raise place.error(f"a teacher is asked for its answers; write {teacher.network}, found {teacher}")
+    if networks[teacher.network].classes != data:
+        raise place.error(
+            f"network {teacher.network!r} answers the classes of role {networks[teacher.network].classes!r}, and the "
+            f"pictures are those of {data!r}"
+        )
 
 
 def upstream(address: Address, networks: Mapping[str, NetworkPlan]) -> list[Address]:

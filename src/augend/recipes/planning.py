@@ -10,7 +10,7 @@ from augend.address import Address, Slice
 from augend.contract import AugendError, Component
 from augend.recipes import words
 from augend.recipes.augmentations import TRAITS, expand
-from augend.recipes.checks import check_address, check_phase, in_order, referred, upstream
+from augend.recipes.checks import asked, check_address, check_phase, check_teacher, in_order, referred, upstream
 from augend.recipes.components import complete, complete_optimizer, copies
 from augend.recipes.durations import epoch_steps, fixed_steps, resolve_steps
 from augend.recipes.language import Composed
@@ -104,6 +104,7 @@ class Resolving:
         for phase in phases:
             needed += [address for term in phase.terms for address in (*term.of, *term.to)]
             needed += [address for ops in phase.views.values() for _, address in referred(ops)]
+            needed += asked(phase.order)
             needed += [Address(one.network) for one in phase.start.values()]
             needed += [Address(one.network) for one in phase.train if phase.fit is not None and one.network != "all"]
         names_ = {one.network for address in needed for one in upstream(address, self.networks)}
@@ -169,6 +170,8 @@ class Resolving:
                     raise here.unknown("input", self.networks, "network")
                 check_address(address, self.networks, (), here)
         order = complete("order", written.order, place.at("order"))
+        for teacher in asked(order):
+            check_teacher(teacher, self.networks, written.data, place.at("order").at("teacher"))
         fit = None if written.fit is None else complete("fit", written.fit, place.at("fit"))
         return PhasePlan(
             name=written.name,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augend.address import Address
 from augend.augment.network import Apply
 from augend.contract import Batch, Picks
 from augend.cost import Flops, count_flops
 from augend.models.stages import Stages
+from augend.order.choosing import teacher_of
 from augend.order.scoring import Passes
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
@@ -34,6 +36,7 @@ class StepCost:
         copies: rows that show the same picture.
         rows: of the batch.
         held: FLOPs of one held-out picture's forward, where an order scores on such.
+        taught: FLOPs of one picture's forward through the teacher that an order asks.
     """
 
     forward: int
@@ -43,6 +46,7 @@ class StepCost:
     copies: int
     rows: int
     held: int = 0
+    taught: int = 0
 
     @property
     def flops(self) -> int:
@@ -67,11 +71,12 @@ class StepCost:
         seen = (looked.forward, looked.backward, looked.made)
         forward, backward, made = (rows / self.rows + own for rows in seen)
         passes = Passes(forward, backward, looked.held, made)
+        others = looked.held + looked.taught
         return {
-            "forward": round(self.forward * passes.forward + looked.held / self.rows),
+            "forward": round(self.forward * passes.forward + others / self.rows),
             "backward": round(self.backward * passes.backward),
             # A batch is augmented once, however often it runs.
-            "flops": round(self.scores(passes) + applied * passes.made),
+            "flops": round(self.scores(passes) + applied * passes.made) + self.taught * looked.taught,
         }
 
     def pictures(self, picks: Picks) -> int:
@@ -89,6 +94,18 @@ class Through(torch.nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """What enters -> what is wanted, by name."""
         return self.network(x, self.wants)  # type: ignore[no-any-return]
+
+
+class Asked(torch.nn.Module):
+    """Pixels to a network's answers, through those that it stands on."""
+
+    def __init__(self, networks: Networks, name: str) -> None:
+        super().__init__()
+        self.networks, self.name = networks, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float pixels -> logits."""
+        return self.networks.tensor(Address(self.name), x)
 
 
 def step_cost(scene: Scene, batch: Batch, progress: float = 0.0) -> StepCost:
@@ -110,7 +127,8 @@ def step_cost(scene: Scene, batch: Batch, progress: float = 0.0) -> StepCost:
     counted = Flops(round(_COUNTED[key].forward * share), round(_COUNTED[key].backward * share))
     copies = getattr(scene.order, "copies", 1)
     applied = applied_flops(scene, progress)
-    return StepCost(run, moving, counted, applied, copies, scene.spec.rows, _held_flops(scene))
+    others = _held_flops(scene), _taught_flops(scene)
+    return StepCost(run, moving, counted, applied, copies, scene.spec.rows, *others)
 
 
 def applied_flops(scene: Scene, progress: float) -> int:
@@ -148,6 +166,20 @@ def _held_flops(scene: Scene) -> int:
     if key not in _COUNTED:
         _COUNTED[key] = count_flops(outside, scene.sight.external(torch.zeros(1, dtype=torch.int64)), backward=False)
     return _COUNTED[key].forward
+
+
+def _taught_flops(scene: Scene) -> int:
+    """FLOPs of one picture's forward through the teacher of an order, whatever it stands on."""
+    teacher = teacher_of(scene.order)
+    if teacher is None:
+        return 0
+    networks = scene.phase.networks
+    described = {name: str(networks.stages(name)) for name in networks.reached([teacher])}
+    key = repr(("taught", teacher, described, scene.pictures.shape))
+    if key not in _COUNTED:
+        two = torch.zeros(2, *scene.pictures.shape)  # a batch norm that is trained takes no fewer
+        _COUNTED[key] = count_flops(Asked(networks, teacher), two, backward=False)
+    return _COUNTED[key].forward // 2
 
 
 def _full(batch: Batch) -> Batch:

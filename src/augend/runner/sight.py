@@ -20,9 +20,12 @@ from torch.optim import Optimizer
 from augend.address import Address
 from augend.contract import AugendError, Batch, Component, Losses, Order, Picks
 from augend.data.pictures import Pictures, Split
+from augend.evaluate.predict import logits, losses_and_entropies
 from augend.names import lookup
 from augend.order.choosing import Scored
 from augend.order.given import Given
+from augend.order.scoring import Table
+from augend.order.trial import evaluating
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators
 from augend.recipes.durations import sources_of
@@ -37,13 +40,14 @@ __all__ = ["Looked", "Sight", "check_orders", "order_of", "read_scores"]
 
 @dataclass
 class Looked:
-    """What was computed for scores: rows through the phase's forward, through its backward, held-out rows, and rows that were
-    made (fetched and augmented)."""
+    """What was computed for scores: rows through the phase's forward, through its backward, held-out rows, rows that were
+    made (fetched and augmented), and rows that a teacher was asked about."""
 
     forward: int = 0
     backward: int = 0
     held: int = 0
     made: int = 0
+    taught: int = 0
 
 
 class _HeldBatch(Batch):
@@ -172,6 +176,32 @@ class Sight:
         """A file's scores, by the pictures' ids."""
         return read_scores(file, self._scene.pictures, column)
 
+    def taught(self, network: str, column: str) -> Tensor:
+        """A network's answers for the training pictures, plain and in evaluation mode; ranks share the pictures."""
+        size = len(self._scene.pictures)
+        mine = torch.arange(size).tensor_split(self.ranks)[self.rank]
+        values = torch.zeros(size)
+        values[mine] = self.asked(network, column, mine)
+        wrong = int((~values.isfinite()).sum())
+        if wrong:
+            raise AugendError(
+                f"phase {self._scene.spec.name!r}: teacher {network!r} answers {wrong} of {size} pictures with no number; it "
+                "has diverged (a smaller rate, or clip, helps)"
+            )
+        return self.gather(values).float()
+
+    def asked(self, network: str, column: str, index: Tensor) -> Tensor:
+        """float32 ``(n,)``, on the CPU: what a network says of training pictures by their numbers."""
+        scene = self._scene
+        pictures = scene.pictures if len(index) == len(scene.pictures) else scene.pictures.take(index)
+        self.looked.taught += len(pictures)
+        assert self._autocast is not None
+        with evaluating(self.model):
+            answers = logits(
+                scene.phase.networks, network, pictures, channels_last=scene.channels_last, autocast=self._autocast
+            )
+        return losses_and_entropies(answers, pictures.labels)[column].cpu()
+
 
 def order_of(spec: PhasePlan, pictures: Pictures) -> Order:
     """The order of a phase, not started; one from a file is told the names of the pictures that it is about."""
@@ -184,7 +214,13 @@ def order_of(spec: PhasePlan, pictures: Pictures) -> Order:
 def reads_files(plan: Plan) -> bool:
     """Whether an order of this plan reads a file of scores or batches, which may fit the pictures of one repeat only."""
     orders = (lookup("order", phase.order.word)(**phase.order.options) for phase in plan.phases)
-    return any(isinstance(o, Given) or (isinstance(o, Scored) and o.table is not None) for o in orders)
+    return any(isinstance(o, Given) or file_of(o) is not None for o in orders)
+
+
+def file_of(order: Order) -> Table | None:
+    """The table of scores that an order reads from a file."""
+    table = order.table if isinstance(order, Scored) else None
+    return table if table is not None and table.file is not None else None
 
 
 def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
@@ -197,8 +233,8 @@ def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:
             sources = sources_of(phase)
             for step in range(phase.steps or 0):
                 order.next(step, phase.rows, sources(step / (phase.steps or 1)))
-        if isinstance(order, Scored) and order.table is not None:
-            read_scores(order.table.file, pictures, order.table.column)
+        if (table := file_of(order)) is not None:
+            read_scores(str(table.file), pictures, table.column)
         if isinstance(order, Scored) and order.external and _answering(phase) is None:
             raise AugendError(
                 f"phase {phase.name!r}, order {phase.order.word}: against: external scores by cross-entropy with labels, and "

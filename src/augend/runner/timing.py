@@ -19,7 +19,7 @@ from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import Picks
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
-from augend.order.choosing import Scored
+from augend.order.choosing import Scored, teacher_of
 from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
 from augend.order.shuffle import Shuffle
@@ -48,6 +48,7 @@ SHORT_STEP = 0.1  # phases of shorter steps are timed twice, at two moments: a m
 ITEMS = 8  # at most so many are scored at once to time scoring
 PLENTY = 1 << 30
 FEW_ROWS = 400
+FEW_PICTURES = 250
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class PhaseTime:
         cached: of a step above a filled cache; None where nothing can be cached.
         fill: of filling it.
         worth: more steps than these are worth filling it (0: any; -1: a closed form, which takes none).
+        once: of what its order asks a teacher as the phase begins.
     """
 
     step: float
     cached: float | None = None
     fill: float = 0.0
     worth: int = 0
+    once: float = 0.0
 
     def seconds(self, steps: int) -> float:
         """Of this many steps.
@@ -73,13 +76,14 @@ class PhaseTime:
         (20.0, 30.0)
         """
         if self.cached is None or steps <= self.worth:
-            return steps * self.step
-        return self.fill + steps * self.cached
+            return self.once + steps * self.step
+        return self.once + self.fill + steps * self.cached
 
     def least(self, other: PhaseTime) -> PhaseTime:
         """The shorter of two timings of one phase."""
         cached = self.cached if self.cached is None or other.cached is None else min(self.cached, other.cached)
-        return PhaseTime(min(self.step, other.step), cached, min(self.fill, other.fill), self.worth)
+        step, fill, once = (min(getattr(self, one), getattr(other, one)) for one in ("step", "fill", "once"))
+        return PhaseTime(step, cached, fill, self.worth, once)
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,10 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
     chosen = worth_caching(scene, PLENTY)
     if spec.fit is not None:
         return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware), worth=-1)
+    once = _asked(scene, hardware)
     plain = _step(scene, hardware) if spec.cache in ("auto", False) or not chosen else 0.0
     if not chosen:
-        return PhaseTime(plain)
+        return PhaseTime(plain, once=once)
     fill = sum(_filled(scene, route, hardware) for route in chosen)
     asked = min(_rows(scene, route) / (spec.rows * scene.entering * len(route.views)) for route in chosen)
     _pretend(scene, chosen, hardware)
@@ -202,6 +207,7 @@ def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], har
         _step(scene, hardware),
         fill,
         int(asked) if spec.cache == "auto" and not standardising(scene) else 0,
+        once,
     )
 
 
@@ -232,6 +238,19 @@ def _step(scene: Scene, hardware: Hardware) -> float:
     else:
         seconds *= items / some
     return own + often * seconds
+
+
+def _asked(scene: Scene, hardware: Hardware) -> float:
+    """Seconds of what an order asks a teacher of all pictures, timed on a few; the order then takes zeros for its answers."""
+    teacher, order = teacher_of(scene.order), scene.order
+    if teacher is None:
+        return 0.0
+    assert scene.sight is not None and isinstance(order, Scored) and order.table is not None
+    sight, table, size = scene.sight, order.table, len(scene.pictures)
+    sight.ready(build_optimizer(scene.spec.optimizer, scene.moving), hardware.autocast)
+    table.values = torch.zeros(size)
+    few = torch.arange(min(size, FEW_PICTURES))
+    return _median(lambda: sight.asked(teacher, table.column, few)) * size / len(few)
 
 
 def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks]:
@@ -341,7 +360,7 @@ def _pretend(scene: Scene, chosen: list[Route], hardware: Hardware) -> None:
 
 def _looking(networks: Networks, plan: Plan, split: Split, hardware: Hardware) -> tuple[Callable[[], object], int]:
     """A function that evaluates a few pictures, and how many."""
-    pictures: Pictures = split.valid.take(torch.arange(min(len(split.valid), 250)))
+    pictures: Pictures = split.valid.take(torch.arange(min(len(split.valid), FEW_PICTURES)))
 
     def look() -> None:
         networks.eval()

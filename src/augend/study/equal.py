@@ -35,7 +35,8 @@ def plan_flops(plan: Plan, splits: Mapping[str, Split]) -> list[tuple[int, int]]
         batch = scene.batch(order.next(0, spec.rows, sources, 0.0), Draws(0, spec.name, 0, spec.rows), 0.0)
         cost = step_cost(scene, batch)
         looked = scene.order.passes(spec.rows, sources) if isinstance(scene.order, Scored | SampleByLoss) else Passes()
-        found.append((spec.steps or 0, round(cost.flops + cost.scores(looked) + cost.applied * looked.made)))
+        once = cost.taught * len(scene.pictures) / max(1, spec.steps or 0)  # a teacher is asked as the phase begins
+        found.append((spec.steps or 0, round(cost.flops + cost.scores(looked) + cost.applied * looked.made + once)))
     return found
 
 

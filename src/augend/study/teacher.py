@@ -8,13 +8,13 @@ import io
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 from augend.checkpoint import write_bytes
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Split
 from augend.evaluate.load import load
+from augend.evaluate.predict import losses_and_entropies
 from augend.recipes.resolve import Asked
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, load_splits
@@ -64,11 +64,9 @@ def write_scores(run: str | Path, file: str | Path, data: str | None = None, roo
             labels = number[pictures.labels[begin : begin + ROWS]]
             with torch.no_grad():
                 answers = model(pictures.pixels[begin : begin + ROWS])
-            losses = functional.cross_entropy(answers, labels, reduction="none")
-            unsure = torch.special.entr(answers.softmax(1)).sum(1)
-            rows = zip(
-                pictures.ids[begin : begin + ROWS], losses.tolist(), unsure.tolist(), labels.tolist(), strict=True
-            )
+            said = losses_and_entropies(answers, labels)
+            values = (said[name].tolist() for name in ("score", "entropy"))
+            rows = zip(pictures.ids[begin : begin + ROWS], *values, labels.tolist(), strict=True)
             for one, loss, entropy, label in rows:
                 writer.writerow([one, f"{loss:.6g}", f"{entropy:.6g}", model.classes[label], piece])
     write_bytes(path, table.getvalue().encode())
