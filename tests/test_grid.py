@@ -192,7 +192,7 @@ def test_the_command_prints_and_leaves_a_page(run: Path) -> None:
         ("k=2|0", "k is 0; it must be a whole number from 2 on"),
         ("k=2|", "k= is no number"),
         ("kk=2|3", "there is no 'kk'"),
-        ("k=2,references=5|6", "references and average have one"),
+        ("k=2,references=5|6", "references, average and partners have one"),
     ],
 )
 def test_mistakes_are_one_line(run: Path, sums: str, said: str) -> None:

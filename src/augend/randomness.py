@@ -121,10 +121,12 @@ class Draws:
         u = torch.from_numpy((self._bits(n) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24))
         return u if low == 0.0 and high == 1.0 else u * (high - low) + low
 
-    def integers(self, high: int, n: int = 1) -> Tensor:
-        """int64 ``(rows, n)``, uniform in 0 .. high - 1 (bias below 2^-30 for high up to 2^23)."""
+    def integers(self, high: int | Tensor, n: int = 1) -> Tensor:
+        """int64 ``(rows, n)``, uniform in 0 .. high - 1 (bias below 2^-30 for high up to 2^23); int64 ``(rows, 1)``: each row
+        has its own `high`."""
+        above = high.numpy() if isinstance(high, Tensor) else high
         bits = self._bits(n) >> np.uint64(11)
-        return torch.from_numpy(np.minimum((bits * 2.0**-53 * high).astype(np.int64), high - 1))
+        return torch.from_numpy(np.minimum((bits * 2.0**-53 * above).astype(np.int64), above - 1))
 
     def bernoulli(self, p: float, n: int = 1) -> Tensor:
         """bool ``(rows, n)``, True with probability p."""

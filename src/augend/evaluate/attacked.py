@@ -11,7 +11,6 @@ Every number has a threat model: what the attack may know, and what is judged.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from augend.contract import AugendError
 from augend.data.pictures import Pictures
 from augend.evaluate import attacks
+from augend.evaluate.foreign import FOOLBOX, by_foolbox, foolbox_attack
 from augend.evaluate.sums import TestTimeSums
 from augend.names import nearest
 from augend.pixels import to_float
@@ -62,7 +62,6 @@ THROUGH = "test-time sums"
 BLIND = "no gradient"  # a picture at which the bare model's gradient is 0 or no number in every pixel: sign() leaves it alone
 PIECES = {"test": "test", "valid": "validation"}  # what may be attacked, and what it is called
 SWEEP = "1/255,2/255,4/255,8/255,16/255,32/255,64/255,128/255"
-FOOLBOX = "foolbox:"
 BATCH, LEAST = 250, 16
 PIXELS = 2_000_000  # of large pictures fewer at a time: a backward pass keeps what every layer made of them
 
@@ -76,6 +75,7 @@ class Sums:
     draws: int = 16
     average: str = "logits"
     references: int = 2000
+    partners: str = "any"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ class Asked:
     @property
     def common(self) -> dict[str, Any]:
         """What all numbers depend on, as JSON: everything but which attacks and budgets."""
-        return {name: value for name, value in asdict(self).items() if name not in ("attacks", "eps")}
+        found = {name: value for name, value in asdict(self).items() if name not in ("attacks", "eps")}
+        if self.sums is not None and self.sums.partners == "any":
+            del found["sums"]["partners"]  # answers that were kept before there was a choice are found again
+        return found
 
 
 class Condition(NamedTuple):
@@ -154,15 +157,15 @@ def asked(
     """What the words of the command mean; a mistake is one line.
 
     >>> found = asked("fgsm,pgd", "2/255,0.1", "k=3,draws=8")
-    >>> found.eps, found.sums
-    ((('2/255', 0.00784313725490196), ('0.1', 0.1)), Sums(k=3, weight=1.0, draws=8, average='logits', references=2000))
+    >>> found.eps, found.sums.k, found.sums.draws, found.sums.partners
+    ((('2/255', 0.00784313725490196), ('0.1', 0.1)), 3, 8, 'any')
     """
     words = () if attack is None else tuple(dict.fromkeys(part.strip() for part in attack.split(",") if part.strip()))
     if attack is not None and not words:
         raise AugendError(f"--attack: name some of {', '.join(ATTACKS)}")
     for word in words:
         if word.startswith(FOOLBOX):
-            _foolbox(word)
+            foolbox_attack(word)
         elif word not in ATTACKS:
             known = f"{', '.join(ATTACKS)}, {FOOLBOX}NAME"
             raise AugendError(f"--attack: there is no {word!r}{nearest(word, list(ATTACKS))} (known: {known})")
@@ -220,6 +223,7 @@ def sums_of(text: str) -> Sums:
         "draws": int,
         "average": str,
         "references": int,
+        "partners": str,
     }
     given: dict[str, Any] = {}
     for part in (one.strip() for one in text.split(",") if one.strip()):
@@ -237,10 +241,13 @@ def sums_of(text: str) -> Sums:
     return found
 
 
-def through(model: nn.Module, references: Tensor | None, sums: Sums, seed: int) -> TestTimeSums:
-    """A model that answers through test-time sums."""
+def through(
+    model: nn.Module, references: Tensor | None, sums: Sums, seed: int, classes: Tensor | None = None
+) -> TestTimeSums:
+    """A model that answers through test-time sums; `classes` are those of the references."""
     average = cast(Literal["logits", "probabilities"], sums.average)
-    return TestTimeSums(model, references, sums.k, sums.weight, sums.draws, seed, average)
+    partners = cast(Literal["any", "predicted", "others"], sums.partners)
+    return TestTimeSums(model, references, sums.k, sums.weight, sums.draws, seed, average, partners, classes)
 
 
 def conditions(wanted: Asked) -> list[Condition]:
@@ -288,6 +295,7 @@ def look(
     wanted: Asked,
     references: Tensor | None = None,
     *,
+    classes: Tensor | None = None,
     known: Collection[str] = (),
     device: torch.device | str = "cpu",
     after: Callable[[int, int], None] | None = None,
@@ -300,6 +308,7 @@ def look(
         labels: int64 ``(N,)``, class numbers of the model.
         wanted: its subset of pictures is taken already.
         references: training pictures for test-time sums, uint8 ``(R, C, H, W)``.
+        classes: int64 ``(R,)``, their class numbers of the model, which partners by class want.
         known: names of conditions that need no answer.
         device: where it is done.
         after: called with (pictures done under all conditions, pictures in all).
@@ -310,7 +319,8 @@ def look(
     model = model.to(device)
     sums = None
     if wanted.sums is not None:
-        sums = through(model, None if references is None else references.to(device), wanted.sums, wanted.seed)
+        bank = None if references is None else references.to(device)
+        sums = through(model, bank, wanted.sums, wanted.seed, classes)
     todo = [one for one in conditions(wanted) if one.name not in known]
     found: dict[str, list[Tensor]] = {one.name: [] for one in todo}
     if wanted.attacks and BLIND not in known:
@@ -396,7 +406,7 @@ def moved(
         return
     for eps in budgets:
         if attack.startswith(FOOLBOX):
-            yield eps, _by_foolbox(attack, model, x, labels, eps, wanted.seed + int(draws.keys[0]))
+            yield eps, by_foolbox(attack, model, x, labels, eps, wanted.seed + int(draws.keys[0]))
         elif attack == "pgd":
             restarts = _restarts(wanted, adaptive)
             yield (
@@ -406,42 +416,3 @@ def moved(
         else:
             iterative = attacks.bim if attack == "bim" else attacks.mim
             yield eps, iterative(model, x, labels, eps, steps=wanted.steps, samples=samples, draws=draws)
-
-
-def _foolbox(word: str) -> Any:
-    """An attack of foolbox by name, with an L-infinity budget."""
-    name = word.removeprefix(FOOLBOX)
-    try:
-        import foolbox
-    except ImportError:
-        raise AugendError(f"--attack {word} needs foolbox: pip install foolbox") from None
-    kind = getattr(foolbox.attacks, name, None)
-    try:
-        made = kind() if isinstance(kind, type) else None
-    except Exception as error:  # some ask for arguments, some for further packages
-        raise AugendError(f"--attack: foolbox's {name} cannot be made ({_one_line(error)})") from None
-    distance = getattr(made, "distance", None)
-    if made is None or not math.isinf(getattr(distance, "p", 0.0)):
-        known = [one for one in dir(foolbox.attacks) if one.lower().startswith("linf")]
-        raise AugendError(f"--attack: foolbox has no L-infinity attack {name!r}{nearest(name, known)}")
-    return made
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _by_foolbox(word: str, model: nn.Module, x: Tensor, labels: Tensor, eps: float, first: int) -> Tensor:
-    """Attacked by foolbox, which fills gradients and asks the global generator: on a copy, and the generator is put back."""
-    import foolbox
-
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        torch.manual_seed(first)  # also of the pictures' device
-        target = foolbox.PyTorchModel(copy.deepcopy(model), bounds=(0, 1), device=x.device)
-        attack = _foolbox(word)
-        try:
-            _, clipped, _ = attack(target, x, labels, epsilons=eps)
-        except Exception as error:  # those that want a target, or the pictures of a data set
-            raise AugendError(f"--attack {word}: foolbox cannot run it on labels alone ({_one_line(error)})") from None
-    clipped_: Tensor = clipped.detach()
-    return attacks.within(clipped_, x, eps)

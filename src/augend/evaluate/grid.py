@@ -36,6 +36,7 @@ from augend.evaluate.attacked import (
 )
 from augend.evaluate.attacked import conditions as conditions_of
 from augend.evaluate.attacked import moved as moved_by
+from augend.evaluate.sums import TestTimeSums
 from augend.pixels import to_float
 from augend.randomness import Draws
 
@@ -71,8 +72,10 @@ def grid_of(text: str) -> tuple[Sums, ...]:
         name, _, values = part.partition("=")
         options.append([f"{name}={value.strip()}" for value in values.split(SEVERAL)])
     found = tuple(dict.fromkeys(sums_of(",".join(chosen)) for chosen in itertools.product(*options)))
-    if len({(one.references, one.average) for one in found}) > 1:
-        raise AugendError("--sums: several values are for k, weight and draws; references and average have one")
+    if len({(one.references, one.average, one.partners) for one in found}) > 1:
+        raise AugendError(
+            "--sums: several values are for k, weight and draws; references, average and partners have one"
+        )
     return found
 
 
@@ -91,6 +94,7 @@ def look(
     grid: Sequence[Sums],
     references: Tensor,
     *,
+    classes: Tensor | None = None,
     device: torch.device | str = "cpu",
     after: Callable[[int, int], None] | None = None,
 ) -> Mapping[str, NDArray[np.int64]]:
@@ -105,6 +109,7 @@ def look(
         wanted: attacks, budgets, steps, restarts and samples; its `sums` do not count.
         grid: the sums.
         references: training pictures, uint8 ``(R, C, H, W)``.
+        classes: int64 ``(R,)``, their class numbers of the model, which partners by class want.
         device: where it is done.
         after: called with (pictures done at all points, pictures in all).
 
@@ -136,7 +141,9 @@ def look(
                     found[bare.name].append(model(plain[attack, eps]).argmax(1).cpu())
         for k, weight in settings:
             here = [one for one in grid if (one.k, one.weight) == (k, weight)]
-            _one_setting(model, x, own, numbers, wanted, here, references.to(device), plain, found)
+            most = max(here, key=lambda one: one.draws)
+            sums = through(model, references.to(device), most, wanted.seed, classes)
+            _one_setting(sums, x, own, numbers, wanted, here, plain, found)
             done += len(x)
             if after is not None:
                 after(done, total)
@@ -144,18 +151,16 @@ def look(
 
 
 def _one_setting(
-    model: nn.Module,
+    sums: TestTimeSums,
     x: Tensor,
     labels: Tensor,
     numbers: Tensor,
     wanted: Asked,
     grid: Sequence[Sums],
-    references: Tensor,
     plain: Mapping[tuple[str, float], Tensor],
     found: dict[str, list[Tensor]],
 ) -> None:
-    """The points that differ in their number of draws alone; answers go into `found`."""
-    sums = through(model, references, max(grid, key=lambda one: one.draws), wanted.seed)
+    """The points that differ in their number of draws alone, which `sums` has the most of; answers go into `found`."""
 
     def answered(pixels: Tensor) -> dict[Sums, Tensor]:
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """Test-time sums: a model asked about sums of a picture with training pictures, the answers averaged.
 
 Source: the thesis "Deep Learning Training Procedure Augmentations", chapter 3, test time sum augmentation (Tables 3.5, 3.6).
-With k = 2 and weight 1 it is mixup inference (Pang and others 2020). The exact early stop is ours.
+With k = 2 and weight 1 it is mixup inference (Pang and others 2020), whose partners may be pictures of the class that the
+model predicts, or of the others. The exact early stop is ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from augend.randomness import Draws
 
 __all__ = ["Decision", "TestTimeSums"]
 
+PARTNERS = ("any", "predicted", "others")
 SLACK = 1e-4  # a lead must be larger than what rounding can do to a sum of probabilities; by far
 
 
@@ -52,6 +54,9 @@ class TestTimeSums(nn.Module):
         draws: sums a picture (thesis: 125 for accuracy, 64 under attack).
         seed: what the partners follow from.
         average: "logits" (thesis) or "probabilities".
+        partners: "any"; "predicted", pictures of the class that the model alone predicts; or "others", pictures of the other
+            classes. By an attack through the sums the choice is seen as it falls, without a gradient.
+        labels: int64 ``(R,)``, the references' classes; wanted where partners are not any.
 
     Partners are a function of the seed, a picture's number and the draw, not of what else is in the batch. Numbers are the
     `keys` of a call; without them, places in the batch. So the same call gives the same answer, and a data set that
@@ -61,10 +66,11 @@ class TestTimeSums(nn.Module):
     Works under autograd. `augend.evaluate.attacks` can attack the answer as it is, or with expectation over fresh draws
     (``samples=16``), which a fair evaluation of such a defence needs.
 
-    Cost: `draws` forward passes a call; `vote` and, of probabilities, `classify` stop early where they can.
+    Cost: `draws` forward passes a call, and one more where partners follow the prediction (one a sum under attack); `vote`
+    and, of probabilities, `classify` stop early where they can.
 
     Raises:
-        AugendError: the model is in train mode; sizes or values do not fit; there are no references.
+        AugendError: the model is in train mode; sizes or values do not fit; there are no references, or none of a class.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
@@ -79,6 +85,7 @@ class TestTimeSums(nn.Module):
 
     __test__ = False  # no test of pytest's, whatever its name begins with
     references: Tensor | None
+    labels: Tensor | None
 
     def __init__(
         self,
@@ -89,6 +96,8 @@ class TestTimeSums(nn.Module):
         draws: int = 16,
         seed: int = 0,
         average: Literal["logits", "probabilities"] = "logits",
+        partners: Literal["any", "predicted", "others"] = "any",
+        labels: Tensor | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (("k", k, 2), ("draws", draws, 1)):
@@ -98,11 +107,19 @@ class TestTimeSums(nn.Module):
             raise AugendError(f"test-time sums: weight is {weight!r}; it must be a number above 0")
         if average not in ("logits", "probabilities"):
             raise AugendError(f"test-time sums: average is {average!r}; it is one of logits, probabilities")
+        if partners not in PARTNERS:
+            raise AugendError(f"test-time sums: partners is {partners!r}; it is one of {', '.join(PARTNERS)}")
         if references is not None:
             _partners(references)
-        self.model = model
+            if partners != "any" and (labels is None or labels.shape != references.shape[:1]):
+                found = "none" if labels is None else tuple(labels.shape)
+                raise AugendError(
+                    f"test-time sums: partners={partners} needs the references' labels, ({len(references)},), found {found}"
+                )
+        self.model, self.partners = model, partners
         self.k, self.weight, self.draws, self.seed, self.average = k, float(weight), draws, seed, average
         self.register_buffer("references", references, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
         self._still()
         self.training = False  # the model's own mode is not touched
 
@@ -126,11 +143,12 @@ class TestTimeSums(nn.Module):
         The first n are those that n draws would give.
         """
         _in_range("pictures", pictures)
-        return torch.stack([self._draw(pictures, keys, number, references) for number in range(self.draws)])
+        said = self._predicted(pictures)
+        return torch.stack([self._draw(pictures, keys, number, references, said) for number in range(self.draws)])
 
     def sample(self, pictures: Tensor, draws: Draws) -> Tensor:
         """Logits ``(N, classes)`` of one sum, its partners given by `draws` (a row a picture): a fresh draw for an attack."""
-        return self._logits(pictures, draws, None)
+        return self._logits(pictures, draws, None, self._predicted(pictures))
 
     def averaged(self, answers: Tensor) -> Tensor:
         """The answer ``(N, classes)`` that several draws' logits ``(draws, N, classes)`` make, as `forward` returns it."""
@@ -172,10 +190,12 @@ class TestTimeSums(nn.Module):
         waiting = torch.arange(len(pictures))
         classes, used = torch.zeros(len(pictures), dtype=torch.int64), torch.full((len(pictures),), self.draws)
         seen: list[Tensor] = []  # what was answered about those that wait: (N, classes) a draw
+        said = self._predicted(pictures)
         with torch.no_grad():
             for number in range(self.draws):
                 rows = waiting.to(pictures.device)
-                seen.append(self._draw(pictures[rows], keys[waiting], number, None))
+                now = None if said is None else said[waiting]
+                seen.append(self._draw(pictures[rows], keys[waiting], number, None, now))
                 left = self.draws - number - 1
                 if left == 0:
                     classes[waiting] = self._settled(torch.stack(seen), votes).cpu()
@@ -195,14 +215,25 @@ class TestTimeSums(nn.Module):
     def _settled(self, answers: Tensor, votes: bool) -> Tensor:
         return (_counts(answers) if votes else self.averaged(answers)).argmax(1)
 
-    def _draw(self, pictures: Tensor, keys: Tensor | None, number: int, references: Tensor | None) -> Tensor:
+    def _predicted(self, pictures: Tensor) -> Tensor | None:
+        """int64 ``(N,)``, on the CPU: what the model alone says, where partners follow it."""
+        if self.partners == "any":
+            return None
+        self._still()
+        with torch.no_grad():
+            found: Tensor = self.model(to_float(pictures)).argmax(1).cpu()
+        return found
+
+    def _draw(
+        self, pictures: Tensor, keys: Tensor | None, number: int, references: Tensor | None, said: Tensor | None
+    ) -> Tensor:
         keys = torch.arange(len(pictures)) if keys is None else keys
         if keys.shape != pictures.shape[:1]:
             raise AugendError(f"test-time sums: {tuple(keys.shape)} keys for {len(pictures)} pictures")
         draws = Draws(self.seed, "test-time-sums", number, keys.cpu())
-        return self._logits(pictures, draws, references)
+        return self._logits(pictures, draws, references, said)
 
-    def _logits(self, pictures: Tensor, draws: Draws, references: Tensor | None) -> Tensor:
+    def _logits(self, pictures: Tensor, draws: Draws, references: Tensor | None, said: Tensor | None) -> Tensor:
         self._still()
         bank = self.references if references is None else references
         if bank is None:
@@ -211,13 +242,36 @@ class TestTimeSums(nn.Module):
             )
         if references is not None:
             _partners(references)
+            if said is not None:
+                raise AugendError(
+                    f"test-time sums: partners={self.partners} goes by labels; give references and labels to the constructor"
+                )
         if bank.shape[1:] != pictures.shape[1:]:
             sizes = f"{tuple(bank.shape[1:])}, pictures {tuple(pictures.shape[1:])}"
             raise AugendError(f"test-time sums: references are {sizes}; bring them to one size")
-        chosen = draws.integers(len(bank), self.k - 1).to(bank.device)
+        chosen = (draws.integers(len(bank), self.k - 1) if said is None else self._of_class(draws, said)).to(
+            bank.device
+        )
         partners = bank.index_select(0, chosen.flatten()).view(*chosen.shape, *bank.shape[1:]).to(pictures.device)
         found: Tensor = self.model(self.mixed(pictures, partners))
         return found.float()
+
+    def _of_class(self, draws: Draws, said: Tensor) -> Tensor:
+        """int64 ``(N, k - 1)``: numbers of references of each row's class, or of the others."""
+        assert self.labels is not None
+        labels = self.labels.cpu()
+        by_class, order = labels.sort(stable=True)  # pictures of a class stand next to one another
+        begin = torch.searchsorted(by_class, said)[:, None]
+        count = torch.searchsorted(by_class, said, right=True)[:, None] - begin
+        few = count if self.partners == "predicted" else len(labels) - count
+        if int(few.min()) < 1:
+            which = "" if self.partners == "predicted" else "other than "
+            raise AugendError(
+                f"test-time sums: no reference is of a class {which}{int(said[few.argmin()])}, which the model predicts"
+            )
+        place = draws.integers(few, self.k - 1)
+        place = place + begin if self.partners == "predicted" else place + count * (place >= begin)
+        return order[place]
 
     def _still(self) -> None:
         training = next((name or "itself" for name, part in self.model.named_modules() if part.training), None)
@@ -226,7 +280,8 @@ class TestTimeSums(nn.Module):
 
     def extra_repr(self) -> str:
         """What `repr` says of it."""
-        return f"k={self.k}, weight={self.weight:g}, draws={self.draws}, seed={self.seed}, average={self.average!r}"
+        how = f"average={self.average!r}, partners={self.partners!r}"
+        return f"k={self.k}, weight={self.weight:g}, draws={self.draws}, seed={self.seed}, {how}"
 
 
 def _counts(answers: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from augend.report.templates import rendered
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["stem_of", "write"]
+__all__ = ["of_class", "stem_of", "write"]
 
 LINES = {BARE: "-", TRANSFERRED: "--", ADAPTIVE: ":"}
 Model = dict[str, Any]
@@ -47,7 +48,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     text = rendered(
         "attacks.html",
         plots,
-        {},
+        {"of_class": of_class},
         found=found,
         figures={attack: f"{stem}-{number}" for number, attack in enumerate(attacks)},
         threats=list(dict.fromkeys(one["threat"] for one in first["conditions"])),
@@ -59,6 +60,19 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     page = folder / f"{stem}.html"
     write_bytes(page, text.encode("utf-8", errors="backslashreplace"))
     return page
+
+
+def of_class(sums: Mapping[str, Any]) -> str:
+    """Which training pictures are partners, after the words "training pictures".
+
+    >>> of_class({"k": 2}), of_class({"partners": "others"})
+    ('', ' of other classes than the model alone predicts')
+    """
+    kinds = {
+        "predicted": " of the class that the model alone predicts",
+        "others": " of other classes than the model alone predicts",
+    }
+    return kinds.get(sums.get("partners", "any"), "")
 
 
 def stem_of(kind: str, on: str, data: str | None) -> str:

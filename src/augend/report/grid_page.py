@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
 from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED
-from augend.report.attacked_page import stem_of
+from augend.report.attacked_page import of_class, stem_of
 from augend.report.plots import COLOURS, INK, MARKERS, draw, place
 from augend.report.templates import rendered
 
@@ -59,7 +59,7 @@ def write(folder: Path, found: dict[str, Any]) -> Path:
     text = rendered(
         "grid.html",
         plots,
-        {"of": accuracy},
+        {"of": accuracy, "of_class": of_class},
         found=found,
         figures=figures,
         columns=columns,

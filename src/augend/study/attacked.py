@@ -198,24 +198,34 @@ def _looked(
     after: Callable[[int, int], None] | None,
     known: Mapping[str, object] | None = None,
 ) -> Looks:
-    model, pictures, labels, references = shown_of(path, wanted, kept, data, root)
+    model, pictures, labels, partners = shown_of(path, wanted, kept, data, root)
+    references, classes = (None, None) if partners is None else partners
     looked: Looked = look(
-        model, pictures, labels, wanted, references, known=known or (), device=default_accelerator(), after=after
+        model,
+        pictures,
+        labels,
+        wanted,
+        references,
+        classes=classes,
+        known=known or (),
+        device=default_accelerator(),
+        after=after,
     )
     return answered(np.array(pictures.ids), labels.cpu().numpy(), looked.answers), looked.share
 
 
 def shown_of(
     path: Path, wanted: Asked, kept: Kept, data: str | None, root: str | None
-) -> tuple[Classifier, Pictures, Tensor, Tensor | None]:
-    """A trained model, the pictures that it is shown, their labels, and the training pictures that sums draw from."""
+) -> tuple[Classifier, Pictures, Tensor, tuple[Tensor, Tensor] | None]:
+    """A trained model, the pictures that it is shown, their labels, and the training pictures that sums draw from, with
+    theirs in numbers of the model."""
     model = model_of(path)
     pictures, labels = _subset(*pictures_of(path, model, data, root, kept, wanted.on), wanted.pictures)
-    references = None
+    partners = None
     if wanted.sums is not None:
-        train, classes = pictures_of(path, model, data, root, kept, "train")
-        references = _subset(train, classes, wanted.sums.references)[0].pixels[:]
-    return model, pictures, labels, references
+        train, classes = _subset(*pictures_of(path, model, data, root, kept, "train"), wanted.sums.references)
+        partners = train.pixels[:], classes
+    return model, pictures, labels, partners
 
 
 def _subset(pictures: Pictures, labels: Tensor, count: int | None) -> tuple[Pictures, Tensor]:

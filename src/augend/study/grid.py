@@ -101,7 +101,18 @@ def _looked(
     root: str | None,
     after: Callable[[int, int], None] | None,
 ) -> dict[str, Scored]:
-    model, pictures, labels, references = shown_of(path, wanted, kept, data, root)
-    assert references is not None
-    found = room.look(model, pictures, labels, wanted, sums, references, device=default_accelerator(), after=after)
+    model, pictures, labels, partners = shown_of(path, wanted, kept, data, root)
+    assert partners is not None
+    references, classes = partners
+    found = room.look(
+        model,
+        pictures,
+        labels,
+        wanted,
+        sums,
+        references,
+        classes=classes,
+        device=default_accelerator(),
+        after=after,
+    )
     return answered(np.array(pictures.ids), labels.cpu().numpy(), found)
