@@ -31,13 +31,13 @@ from augend.evaluate.attacked import (
     Sums,
     batch_of,
     blind,
+    shown,
     sums_of,
     through,
 )
 from augend.evaluate.attacked import conditions as conditions_of
 from augend.evaluate.attacked import moved as moved_by
 from augend.evaluate.sums import TestTimeSums
-from augend.pixels import to_float
 from augend.randomness import Draws
 
 __all__ = ["SEVERAL", "Cell", "cells", "grid_of", "look", "summary"]
@@ -123,7 +123,7 @@ def look(
     settings = list(dict.fromkeys((one.k, one.weight) for one in grid))
     done, total = 0, len(pictures) * len(settings)
     for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
-        x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
+        x = shown(pictures, numbers, device)
         own = labels[numbers.to(labels.device)].to(device)
         with torch.no_grad():
             found[Cell(Condition(CLEAN, "0", 0.0, BARE), None).name].append(model(x).argmax(1).cpu())
