@@ -93,6 +93,33 @@ def test_a_run_by_hand(run: Path) -> None:
     assert own["share_of_draws"] == 1.0 and found["pictures"] == 60
 
 
+def test_an_attack_that_knows_the_draws(run: Path) -> None:
+    """It ascends the very answer that is judged, by the pictures' own numbers; that is no weaker than fresh draws."""
+    wanted = asked("pgd,fgsm", "8/255", "k=2,weight=1,draws=3", known=True, restarts=2)
+    found = attacked(run, wanted)["models"]["run"]
+    split = splits_of(Job(data=SMALL, recipe="plain"))["main"]
+    model, x, y = load(run), to_float(split.test.pixels), split.test.labels
+    numbers = torch.arange(len(x))
+    sums = TestTimeSums(model, split.train.pixels, draws=3)
+    draws = Draws(0, "attack/pgd", keys=numbers)
+    moved = [pgd(one, x, y, 8 / 255, restarts=2, draws=draws) for one in (sums, model)]
+    with torch.no_grad():
+        wrong = [sums(one, numbers).argmax(1) != y for one in moved]
+        still = model(moved[1]).argmax(1) == y
+    one = by(found, "pgd", ADAPTIVE, "8/255")
+    right = ~(wrong[0] | wrong[1])
+    assert one["accuracy"]["mean"] == pytest.approx(float(right.double().mean()))
+    assert "defender's own draws, which are known" in one["procedure"] and "fresh" not in one["procedure"]
+    apart = right.double() - still.double()
+    assert one["over_bare"]["mean"] == pytest.approx(float(apart.mean()))
+    half = 1.96 * float(apart.std()) / len(apart) ** 0.5
+    assert one["over_bare"]["high"] - one["over_bare"]["mean"] == pytest.approx(half)
+    assert by(found, "pgd", TRANSFERRED, "8/255")["over_bare"] is None
+    fresh = attacked(run, asked("pgd", "8/255", "k=2,weight=1,draws=3", samples=3, restarts=2))["models"]["run"]
+    assert one["accuracy"]["mean"] <= by(fresh, "pgd", ADAPTIVE, "8/255")["accuracy"]["mean"] + 0.02
+    assert wanted.common["known"] is True and "known" not in asked("pgd", sums="k=2").common
+
+
 def test_batches_and_known_answers_change_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, test = load(run), splits_of(Job(data=SMALL, recipe="plain"))["main"].test
     wanted = asked("bim,mim,fgsm", "8/255", "weight=4,draws=3,average=probabilities", samples=2, steps=3)
@@ -248,6 +275,9 @@ def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         (["--sums", "m=2"], "there is no 'm'"),
         (["--sums", "k=two"], "k=two is no number"),
         (["--sums", "k=1"], "k is 1"),
+        (["--known"], "--known is about attacks through test-time sums; name both"),
+        (["--known", "--sums", "k=2"], "--known is about attacks through test-time sums; name both"),
+        (["--attack", "pgd", "--sums", "k=2", "--known", "--samples", "3"], "leave --samples out"),
         (["--sums", "average=votes"], "average is 'votes'"),
     ],
 )
@@ -284,6 +314,10 @@ def test_what_withstands_the_adaptive_attack_better_is_said() -> None:
     assert above([one(BARE, 0.1, 0.2), one(ADAPTIVE, 0.15, 0.3), one(TRANSFERRED, 0.8, 0.9)]) == []
     (line,) = above([one(BARE, 0.1, 0.2), one(ADAPTIVE, 0.25, 0.35), one(BARE, 0, 0, "1"), one(ADAPTIVE, 0, 0, "1")])
     assert line.startswith("pgd 8/255: 30.0 % withstand the adaptive attack, 15.0 % that on the bare model")
+    paired = {**one(ADAPTIVE, 0.25, 0.35), "over_bare": {"mean": 0.15, "low": -0.01, "high": 0.3}}
+    assert above([one(BARE, 0.1, 0.2), paired]) == []  # what is paired counts
+    paired = {**one(ADAPTIVE, 0.15, 0.25), "over_bare": {"mean": 0.05, "low": 0.01, "high": 0.1}}
+    assert len(above([one(BARE, 0.1, 0.2), paired])) == 1
     unknown = one(BARE, 0.1, 0.2)
     unknown["accuracy"]["high"] = None
     assert above([unknown, one(ADAPTIVE, 0.25, 0.35)]) == []

@@ -69,6 +69,12 @@ def evaluate(
         int | None,
         typer.Option(help="Fresh draws a step when sums are attacked (default 16).", show_default=False),
     ] = None,
+    known: Annotated[
+        bool | None,
+        typer.Option(
+            "--known", help="The attack through sums knows the partners that the defender draws.", show_default=False
+        ),
+    ] = None,
     pictures: Annotated[
         int | None,
         typer.Option(
@@ -115,7 +121,7 @@ def evaluate(
     if scores is not None:
         from augend.study.teacher import write_scores
 
-        others = (attack, eps, sums, steps, restarts, samples, pictures, on, shifts, decoded)
+        others = (attack, eps, sums, steps, restarts, samples, known, pictures, on, shifts, decoded)
         if any(one is not None for one in others):
             raise AugendError(
                 "--scores writes a file of losses and evaluates nothing else; run the two one after the other"
@@ -131,7 +137,7 @@ def evaluate(
         raise AugendError(
             "--judge says whether labels stay when pictures are decoded; it needs --decoded, as --decoded all"
         )
-    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, pictures, on)):
+    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, known, pictures, on)):
         from augend.cli.attacks import show_attacks
 
         if shifts is not None or decoded is not None:
@@ -140,7 +146,14 @@ def evaluate(
         show_attacks(
             run,
             (attack, eps, sums),
-            {"steps": steps, "restarts": restarts, "samples": samples, "pictures": pictures, "on": on},
+            {
+                "steps": steps,
+                "restarts": restarts,
+                "samples": samples,
+                "known": bool(known),
+                "pictures": pictures,
+                "on": on,
+            },
             data_word(data) if data else None,
             data_root,
             as_json,

@@ -5,8 +5,9 @@ Every number has a threat model: what the attack may know, and what is judged.
 * `BARE`: the model alone is attacked, and judged.
 * `TRANSFERRED`: the model alone is attacked, and judged through test-time sums, of which the attack knows nothing. So the
   thesis did it; it is no evidence that sums defend.
-* `ADAPTIVE`: the attack goes through the sums, with expectation over fresh draws and restarts. Whoever knows of the sums can
-  still do what one can who does not: where the transferred attack is worse for a picture, it is taken.
+* `ADAPTIVE`: the attack goes through the sums, with expectation over fresh draws, or through the very draws of the defender
+  where these are known, and restarts. Whoever knows of the sums can still do what one can who does not: where the transferred
+  attack is worse for a picture, it is taken.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class Asked:
         steps: of BIM, MIM and PGD.
         restarts: of PGD; None: 1 against the bare model (the picture itself, as in the thesis), 3 through sums.
         samples: fresh draws a step of the adaptive attack.
+        known: it knows the defender's own draws instead, and ascends the answer as it will be given.
         pictures: how many of the pictures, a fixed stratified subset; None: all.
         seed: of starts and draws.
         on: ``test``, or ``valid``: the validation pictures, on which settings are chosen.
@@ -104,6 +106,7 @@ class Asked:
     pictures: int | None = None
     seed: int = 0
     on: str = "test"
+    known: bool = False
 
     @property
     def common(self) -> dict[str, Any]:
@@ -111,6 +114,8 @@ class Asked:
         found = {name: value for name, value in asdict(self).items() if name not in ("attacks", "eps")}
         if self.sums is not None and self.sums.partners == "any":
             del found["sums"]["partners"]  # answers that were kept before there was a choice are found again
+        if not self.known:
+            del found["known"]
         return found
 
 
@@ -126,6 +131,11 @@ class Condition(NamedTuple):
     def name(self) -> str:
         """``pgd 8/255, bare model``."""
         return f"{self.attack}, {self.threat}" if self.attack == CLEAN else f"{self.attack} {self.said}, {self.threat}"
+
+    @property
+    def bare(self) -> str:
+        """The name of the same attack on the model alone."""
+        return self._replace(threat=BARE).name
 
     @property
     def before(self) -> str:
@@ -152,6 +162,7 @@ def asked(
     steps: int | None = None,
     restarts: int | None = None,
     samples: int | None = None,
+    known: bool = False,
     pictures: int | None = None,
     on: str | None = None,
 ) -> Asked:
@@ -168,8 +179,12 @@ def asked(
         if word.startswith(FOOLBOX):
             foolbox_attack(word)
         elif word not in ATTACKS:
-            known = f"{', '.join(ATTACKS)}, {FOOLBOX}NAME"
-            raise AugendError(f"--attack: there is no {word!r}{nearest(word, list(ATTACKS))} (known: {known})")
+            allowed = f"{', '.join(ATTACKS)}, {FOOLBOX}NAME"
+            raise AugendError(f"--attack: there is no {word!r}{nearest(word, list(ATTACKS))} (known: {allowed})")
+    if known and (sums is None or not words):
+        raise AugendError(
+            "--known is about attacks through test-time sums; name both: --attack pgd --sums k=2,draws=16"
+        )
     if not words:
         given = {"--eps": eps, "--steps": steps, "--restarts": restarts, "--samples": samples}
         for name, value in given.items():
@@ -188,6 +203,10 @@ def asked(
             raise AugendError(f"{option} is about {', '.join(of)}; --attack names none of them")
     if samples is not None and sums is None:
         raise AugendError("--samples is about attacks through test-time sums; say which: --sums k=2,weight=1,draws=16")
+    if known and samples is not None:
+        raise AugendError(
+            "--known attacks the draws that the defender makes, so it needs no fresh ones; leave --samples out"
+        )
     return Asked(
         words,
         _budgets("2/255,4/255,8/255" if eps is None else SWEEP if eps == "sweep" else eps) if words else (),
@@ -197,6 +216,7 @@ def asked(
         samples or 16,
         pictures,
         on=on or "test",
+        known=known,
     )
 
 
@@ -279,7 +299,8 @@ def procedure(condition: Condition, wanted: Asked) -> str:
         parts.append("from the picture" if starts == 1 else f"{starts} starts, all but the first random")
     if condition.threat == ADAPTIVE:
         fresh = f"expectation over {wanted.samples} fresh draws a step (the defender's own are not known)"
-        parts.append(f"{fresh}, or transferred where that is worse")
+        how = "through the defender's own draws, which are known" if wanted.known else fresh
+        parts.append(f"{how}, or transferred where that is worse")
     if attack.startswith(FOOLBOX):
         parts.append("foolbox's own defaults")
     return ", ".join(parts)
@@ -403,7 +424,7 @@ def moved(
     adaptive: bool,
 ) -> Iterator[tuple[float, Tensor]]:
     """Each budget with the attacked pictures."""
-    samples = wanted.samples if adaptive else None
+    samples = wanted.samples if adaptive and not wanted.known else None
     if not budgets:
         return
     if attack == "fgsm":

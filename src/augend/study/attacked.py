@@ -74,8 +74,9 @@ def attacked(
     Returns:
         `models`: name -> ``repeats`` and `conditions`, each with its attack, budget (``eps``, ``said``), threat model,
         procedure, ``accuracy``, ``success`` (of the pictures that the same system gets right when clean, the share that is
-        wrong) and ``versus_reference`` (paired), each as mean, low and high: for a run intervals over the pictures (Wilson),
-        for a study those of its own statistics (success: over the repeats alone); ``blind``: of the pictures that are
+        wrong), ``versus_reference`` and, of adaptive attacks, ``over_bare`` (paired), each as mean, low and high: for a run
+        intervals over the pictures (Wilson; differences: by their spread), for a study those of its own statistics (success:
+        over the repeats alone); ``blind``: of the pictures that are
         right when clean, the share without a gradient, where attacks by gradients see nothing; ``notes``: see `above`.
         `asked`: what all numbers depend on.
     """
@@ -100,6 +101,9 @@ def attacked(
                 "accuracy": share_of(splits[one.name].right, splits[one.name].shows),
                 "success": None if one.attack == CLEAN else share_of(*_fallen(splits, one)),
                 "versus_reference": None,
+                "over_bare": _paired(splits[one.name].right - splits[one.bare].right)
+                if one.threat == ADAPTIVE
+                else None,
             }
             for one in conditions(wanted)
         ],
@@ -112,19 +116,22 @@ def attacked(
 def above(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where the adaptive attack leaves separably more right than the attack on the bare model: a line each.
 
+    Separably: by the paired difference ``over_bare`` where a condition has one, or else by intervals that do not overlap.
     Whoever goes through the sums can leave them out of account, so that much is no proof that sums defend.
     """
     accuracy = {(one["attack"], one["said"], one["threat"]): one["accuracy"] for one in found}
     lines = []
-    for (attack, budget, threat), through in accuracy.items():
-        alone = accuracy.get((attack, budget, BARE))
-        if threat != ADAPTIVE or through is None or alone is None or None in (through["low"], alone["high"]):
+    for one in found:
+        through, alone = one["accuracy"], accuracy.get((one["attack"], one["said"], BARE))
+        if one["threat"] != ADAPTIVE or through is None or alone is None:
             continue
-        if through["low"] > alone["high"]:
+        paired = one.get("over_bare")
+        low, least = (through["low"], alone["high"]) if paired is None else (paired["low"], 0.0)
+        if None not in (low, least) and low > least:
             lines.append(
-                f"{attack} {budget}: {100 * through['mean']:.1f} % withstand the adaptive attack, "
+                f"{one['attack']} {one['said']}: {100 * through['mean']:.1f} % withstand the adaptive attack, "
                 f"{100 * alone['mean']:.1f} % that on the bare model: sums defend, or the attack through them is too weak; "
-                "raise samples, steps, restarts"
+                "raise samples, steps, restarts, or take --known"
             )
     return lines
 
@@ -259,6 +266,7 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
             "versus_reference": said(evidence.difference(name, reference, one.name, "accuracy"), -1, 1)
             if compared
             else None,
+            "over_bare": _over_bare(evidence, name, one),
         }
         for one in conditions(wanted)
     ]
@@ -269,6 +277,21 @@ def _recipe(evidence: Evidence, name: str, wanted: Asked, shares: Sequence[float
         "conditions": levels,
         "notes": above(levels),
     }
+
+
+def _over_bare(evidence: Evidence, name: str, one: Condition, before: str = "") -> Level | None:
+    """What of a recipe withstands an attack through the sums over what withstands that on the bare model, paired."""
+    if one.threat != ADAPTIVE:
+        return None
+    return said(evidence.difference(name, name, before + one.name, "accuracy", than=before + one.bare), -1, 1)
+
+
+def _paired(differences: NDArray[np.float64]) -> Level | None:
+    """The mean of differences of pictures with its 95 % interval."""
+    if len(differences) < 2:
+        return None
+    mean, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return {"mean": mean, "low": max(-1.0, mean - half), "high": min(1.0, mean + half), "repeats": 1}
 
 
 def _success(seen: Sequence[Mapping[str, Scored]], one: Condition) -> Level | None:
@@ -298,7 +321,11 @@ def told_of(evidence: Evidence, wanted: Asked) -> dict[str, Any]:
             continue
         pictures = len(next(iter(seen[0].values())).ids)
         levels = [
-            one._asdict() | {"accuracy": said(evidence.level(recipe.name, ATTACKED + one.name, "accuracy"), 0, 1)}
+            {
+                **one._asdict(),
+                "accuracy": said(evidence.level(recipe.name, ATTACKED + one.name, "accuracy"), 0, 1),
+                "over_bare": _over_bare(evidence, recipe.name, one, ATTACKED),
+            }
             for one in some
         ]
         rows[recipe.name] = {

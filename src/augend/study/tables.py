@@ -47,6 +47,7 @@ class Attacked(Words):
     steps: int | None = None
     restarts: int | None = None
     samples: int | None = None
+    known: bool = False
     pictures: int | None = None
 
 
