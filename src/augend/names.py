@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 from augend.contract import AugendError
 
-__all__ = ["BUILTIN", "PUBLIC", "known", "load_plugin", "lookup", "nearest", "options", "register"]
+__all__ = ["BUILTIN", "PUBLIC", "known", "listed", "load_plugin", "lookup", "nearest", "options", "register"]
+
+LISTED = 40  # more words than these make no line that anybody reads
 
 BUILTIN: dict[str, dict[str, str]] = {
     "order": {
@@ -154,6 +156,18 @@ def nearest(word: str, words: list[str]) -> str:
     """``"; did you mean 'x'?"``, or an empty string when nothing is near."""
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def listed(word: str, words: list[str]) -> str:
+    """The words, separated by commas; of more than `LISTED` those that are like `word`, and how many more there are.
+
+    >>> listed("aug-tf", ["ft", "plain"]), listed("x-7", [f"x-{n}7" for n in range(90)]).count(",")
+    ('ft, plain', 6)
+    """
+    if len(words) <= LISTED:
+        return ", ".join(words) or "none"
+    some = difflib.get_close_matches(word, words, n=6, cutoff=0.3) or words[:6]
+    return f"{', '.join(some)}, and {len(words) - len(some)} more"
 
 
 def imported(target: str) -> Any:

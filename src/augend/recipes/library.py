@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augend.contract import AugendError
-from augend.names import nearest
+from augend.names import listed, nearest
 from augend.recipes import words
 from augend.recipes.reading import Place, dump, parse, plain, read, text_of
 from augend.recipes.schema import RecipeWords, SettingsWords, checked
@@ -161,7 +161,7 @@ def load(what: str | Path | Mapping[str, Any] | Recipe, *, name: str = "recipe")
     if what not in families:
         raise AugendError(
             f"there is no recipe {what!r}{nearest(what, list(families))} "
-            f"(known: {', '.join(families)}; a file of your own ends in .yaml)"
+            f"(known: {listed(what, list(families))}; augend recipes list shows them all; a file of your own ends in .yaml)"
         )
     return families[what]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from augend.contract import AugendError
-from augend.names import nearest
+from augend.names import listed, nearest
 
 __all__ = ["AMBIGUOUS", "Place", "dump", "parse", "plain", "read", "text_of"]
 
@@ -52,10 +52,10 @@ class Place:
         return self.error(f"found {value!r}; allowed: {allowed}")
 
     def unknown(self, word: str, words: Iterable[str], what: str = "") -> AugendError:
-        """`word` is none of `words`; names the nearest one."""
-        listed = list(words)
+        """`word` is none of `words`; names the nearest one. Of many words those are listed that are like it."""
+        allowed = list(words)
         kind = f"{what} " if what else ""
-        return self.error(f"found {kind}{word!r}; allowed: {', '.join(listed) or 'none'}{nearest(word, listed)}")
+        return self.error(f"found {kind}{word!r}; allowed: {listed(word, allowed)}{nearest(word, allowed)}")
 
 
 def parse(text: str, source: str) -> Any:
