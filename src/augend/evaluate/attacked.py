@@ -398,7 +398,7 @@ def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def shown(pictures: Pictures, numbers: Tensor, device: torch.device | str) -> Tensor:
-    """float32 ``(B, C, H, W)`` in [0, 1], channels last: on a CPU attacks take two thirds of the time so (bench/attacks.py)."""
+    """float32 ``(B, C, H, W)`` in [0, 1], channels last: so attacks take two thirds of the time (bench/attacks.py)."""
     x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
     return x.contiguous(memory_format=torch.channels_last)
 
