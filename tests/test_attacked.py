@@ -22,9 +22,10 @@ from augend.evaluate.attacks import pgd, worst
 from augend.pixels import to_float
 from augend.randomness import Draws
 from augend.runner.job import Job
-from augend.study.attacked import above, attacked
+from augend.study.attacked import _paired, above, attacked
 from augend.study.compare import open_study
 from augend.study.results import write
+from augend.study.shifted import answered
 from augend.study.trials import run_trial, trial_folder
 from runs import SMALL, splits_of, train
 from toys import one_thread  # noqa: F401
@@ -93,6 +94,18 @@ def test_a_run_by_hand(run: Path) -> None:
     assert own["share_of_draws"] == 1.0 and found["pictures"] == 60
 
 
+def test_copies_of_a_picture_make_a_difference_no_surer() -> None:
+    ids, labels, answers = np.arange(12).astype(str), np.zeros(12, np.int64), np.arange(12) // 4
+    own = answered(ids, labels, {"few": answers, "more": answers // 2})
+    copied = [f"{n}@{angle:+03d}" for angle in (-15, 10, 15) for n in range(12)]
+    same = answered(
+        np.array(copied), np.tile(labels, 3), {"few": np.tile(answers, 3), "more": np.tile(answers // 2, 3)}
+    )
+    one, other = _paired(own["more"], own["few"]), _paired(same["more"], same["few"])
+    assert one is not None and other is not None and one["mean"] == pytest.approx(other["mean"]) == pytest.approx(1 / 3)
+    assert other["high"] - other["mean"] == pytest.approx(one["high"] - one["mean"], rel=0.05)
+
+
 def test_an_attack_that_knows_the_draws(run: Path) -> None:
     """It ascends the very answer that is judged, by the pictures' own numbers; that is no weaker than fresh draws."""
     wanted = asked("pgd,fgsm", "8/255", "k=2,weight=1,draws=3", known=True, restarts=2)
@@ -131,7 +144,7 @@ def test_batches_and_known_answers_change_nothing(run: Path, monkeypatch: pytest
     for name, answers in one.answers.items():
         assert (answers != two.answers[name]).mean() < 0.04, name  # bits follow the batch's shape
     assert one.share is not None and one.share < 1
-    some = look(model, test, test.labels, wanted, test.pixels, known=list(one.answers)[:-1])
+    some = look(model, test, test.labels, wanted, test.pixels, kept=list(one.answers)[:-1])
     assert list(some.answers) == list(one.answers)[-1:]
 
 

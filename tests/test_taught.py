@@ -18,6 +18,7 @@ from augend.order import ByDelta, ByScore
 from augend.recipes import check
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
+from augend.runner.probe import trial_of
 from augend.runner.sight import Sight
 from augend.runner.timing import PhaseTime, time_plan
 from augend.study.equal import equal_budget, plan_flops
@@ -131,13 +132,23 @@ def test_a_network_may_be_its_own_teacher(tmp_path: Path, asked: list[tuple[Tens
     torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_time_of_asking_a_teacher_is_foreseen() -> None:
-    """It is counted once, however many steps there are, and nobody is asked while steps are timed."""
+def test_no_teacher_is_asked_where_steps_are_only_tried(asked: list[tuple[Tensor, Tensor]]) -> None:
+    """The fastest hardware is found by a few steps: an answer for all pictures would be charged to the first."""
+    job = Job(data=SMALL, recipe="curriculum-taught", settings="quick", model="small", budget="26step", overrides=STEPS)
+    splits = splits_of(job)
+    plan = resolve_job(job, splits)
+    taught = dataclasses.replace(plan, phases=plan.phases[1:2])
+    step = trial_of(taught, splits)(EXACT)
+    assert step() > 0 and not asked
+
+
+def test_the_time_of_asking_a_teacher_is_foreseen(asked: list[tuple[Tensor, Tensor]]) -> None:
+    """It is counted once, however many steps there are, and nobody is asked about all pictures."""
     job = Job(data=SMALL, recipe="curriculum-taught", settings="quick", model="small", budget="26step", overrides=STEPS)
     splits = splits_of(job)
     times = time_plan(resolve_job(job, splits), splits, Hardware(threads=1))
     teach, warm, rest = times.phases
-    assert teach.once == rest.once == 0.0 < warm.once < 100 * warm.step
+    assert teach.once == rest.once == 0.0 < warm.once < 100 * warm.step and not asked
     assert warm.seconds(20) - warm.seconds(10) == pytest.approx(10 * warm.step)
     assert PhaseTime(1.0, 0.5, 10.0, 30, once=3.0).seconds(40) == 33.0
     assert PhaseTime(1.0, once=3.0).least(PhaseTime(2.0, once=2.0)) == PhaseTime(1.0, once=2.0)

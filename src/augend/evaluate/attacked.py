@@ -318,7 +318,7 @@ def look(
     references: Tensor | None = None,
     *,
     classes: Tensor | None = None,
-    known: Collection[str] = (),
+    kept: Collection[str] = (),
     device: torch.device | str = "cpu",
     after: Callable[[int, int], None] | None = None,
 ) -> Looked:
@@ -331,21 +331,22 @@ def look(
         wanted: its subset of pictures is taken already.
         references: training pictures for test-time sums, uint8 ``(R, C, H, W)``.
         classes: int64 ``(R,)``, their class numbers of the model, which partners by class want.
-        known: names of conditions that need no answer.
+        kept: names of conditions that need no answer.
         device: where it is done.
         after: called with (pictures done under all conditions, pictures in all).
 
     Cost: a pass forward and one back for each step, restart, budget and attack; adaptive ones two forward and one back for
-    each of `samples`, and seven answers through the sums (`draws` passes each), with which the worst is found and judged.
+    each of `samples` (of `draws`, where these are known), and seven answers through the sums (`draws` passes each), by which
+    the worst is found and judged.
     """
     model = model.to(device)
     sums = None
     if wanted.sums is not None:
         bank = None if references is None else references.to(device)
         sums = through(model, bank, wanted.sums, wanted.seed, classes)
-    todo = [one for one in conditions(wanted) if one.name not in known]
+    todo = [one for one in conditions(wanted) if one.name not in kept]
     found: dict[str, list[Tensor]] = {one.name: [] for one in todo}
-    if wanted.attacks and BLIND not in known:
+    if wanted.attacks and BLIND not in kept:
         found[BLIND] = []
     used: list[Tensor] = []
     done = 0
@@ -398,9 +399,9 @@ def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def shown(pictures: Pictures, numbers: Tensor, device: torch.device | str) -> Tensor:
-    """float32 ``(B, C, H, W)`` in [0, 1], channels last: so attacks take two thirds of the time (bench/attacks.py)."""
+    """float32 ``(B, C, H, W)`` in [0, 1]; on the CPU channels last, a third faster (bench/attacks.py)."""
     x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def batch_of(pictures: Pictures) -> int:

@@ -85,7 +85,6 @@ class TestTimeSums(nn.Module):
 
     __test__ = False  # no test of pytest's, whatever its name begins with
     references: Tensor | None
-    labels: Tensor | None
 
     def __init__(
         self,
@@ -119,7 +118,8 @@ class TestTimeSums(nn.Module):
         self.model, self.partners = model, partners
         self.k, self.weight, self.draws, self.seed, self.average = k, float(weight), draws, seed, average
         self.register_buffer("references", references, persistent=False)
-        self.register_buffer("labels", labels, persistent=False)
+        # references by class, those of one next to one another: (their classes, their numbers)
+        self._by_class = None if labels is None else labels.cpu().sort(stable=True)
         self._still()
         self.training = False  # the model's own mode is not touched
 
@@ -258,12 +258,11 @@ class TestTimeSums(nn.Module):
 
     def _of_class(self, draws: Draws, said: Tensor) -> Tensor:
         """int64 ``(N, k - 1)``: numbers of references of each row's class, or of the others."""
-        assert self.labels is not None
-        labels = self.labels.cpu()
-        by_class, order = labels.sort(stable=True)  # pictures of a class stand next to one another
+        assert self._by_class is not None
+        by_class, numbers = self._by_class
         begin = torch.searchsorted(by_class, said)[:, None]
         count = torch.searchsorted(by_class, said, right=True)[:, None] - begin
-        few = count if self.partners == "predicted" else len(labels) - count
+        few = count if self.partners == "predicted" else len(by_class) - count
         if int(few.min()) < 1:
             which = "" if self.partners == "predicted" else "other than "
             raise AugendError(
@@ -271,7 +270,7 @@ class TestTimeSums(nn.Module):
             )
         place = draws.integers(few, self.k - 1)
         place = place + begin if self.partners == "predicted" else place + count * (place >= begin)
-        return order[place]
+        return numbers[place]
 
     def _still(self) -> None:
         training = next((name or "itself" for name, part in self.model.named_modules() if part.training), None)

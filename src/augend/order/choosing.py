@@ -13,7 +13,7 @@ from augend.order.pools import CutBatches, Remaining
 from augend.order.scoring import Passes, Scoring, Table, row_scores
 from augend.randomness import Draws
 
-__all__ = ["Scored", "Take", "taken_first", "teacher_of"]
+__all__ = ["Scored", "Take", "taken_first"]
 
 Take = Literal["lowest", "highest"]
 
@@ -218,8 +218,3 @@ class Scored:
             self.table.values = state.get("scores")
         for name, pool in (("batches", self._batches), ("pictures", self._left)):
             pool.load_state_dict({k.partition("/")[2]: t for k, t in state.items() if k.startswith(f"{name}/")})
-
-
-def teacher_of(order: object) -> str | None:
-    """The network that an order asks for scores, once, when its phase begins."""
-    return order.table.teacher if isinstance(order, Scored) and order.table is not None else None

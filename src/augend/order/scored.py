@@ -176,7 +176,8 @@ class ByDelta(Scored):
     Cost:
         Of F for a forward of a batch, candidates * 4F a step against the same batch, candidates * (3F + E) + E against an
         external one that costs E; the step itself, 3F, is free with ``trial: step``. ``take: average`` is the step, and costs
-        candidates * 3F: of eight candidates against the same batch two thirds.
+        candidates * 3F: of eight candidates against the same batch two thirds. A teacher's forward of every training picture
+        once, as the phase begins.
 
     Example:
         >>> ByDelta(candidates=4, against="external").candidates

@@ -14,8 +14,6 @@ from augend.order.pools import chosen
 from augend.order.trial import TrialSteps, evaluating
 from augend.randomness import Draws
 
-TAUGHT = ("score", "entropy")  # what a network can be asked of a picture
-
 __all__ = [
     "Combined",
     "Delta",
@@ -30,6 +28,8 @@ __all__ = [
     "shared",
     "standardised",
 ]
+
+TAUGHT = ("score", "entropy")  # what a network can be asked of a picture
 
 
 class Scores:

@@ -14,10 +14,10 @@ from augend.augment.network import Apply
 from augend.contract import Batch, Picks
 from augend.cost import Flops, count_flops
 from augend.models.stages import Stages
-from augend.order.choosing import teacher_of
 from augend.order.scoring import Passes
 from augend.runner.assembly import Scene
 from augend.runner.outputs import Route
+from augend.runner.sight import teacher_of
 from augend.stages.networks import Networks
 
 __all__ = ["StepCost", "applied_flops", "applied_to_one", "filling_flops", "step_cost"]

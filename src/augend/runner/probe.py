@@ -19,6 +19,7 @@ from augend.recipes.plan import Plan
 from augend.runner.assembly import Scene, build_networks, stage
 from augend.runner.hardware import Hardware, describe, fastest
 from augend.runner.optimizer import build_optimizer
+from augend.runner.sight import unasked
 
 __all__ = ["choose", "stepper", "trial_of"]
 
@@ -74,6 +75,7 @@ def trial_of(plan: Plan, splits: Mapping[str, Split]) -> Callable[[Hardware], Ca
 
         spec = plan.phases[max(range(len(plan.phases)), key=moved)]
         scene = stage(spec, networks, on, seed=0, channels_last=hardware.channels_last)
+        unasked(scene)
         return stepper(scene, hardware)
 
     return trial

@@ -35,7 +35,7 @@ from augend.runner.outputs import Phase
 if TYPE_CHECKING:
     from augend.runner.assembly import Scene
 
-__all__ = ["Looked", "Sight", "check_orders", "order_of", "read_scores"]
+__all__ = ["Looked", "Sight", "check_orders", "order_of", "read_scores", "teacher_of", "unasked"]
 
 
 @dataclass
@@ -182,13 +182,14 @@ class Sight:
         mine = torch.arange(size).tensor_split(self.ranks)[self.rank]
         values = torch.zeros(size)
         values[mine] = self.asked(network, column, mine)
+        values = self.gather(values).float()  # first: a rank that gives up alone leaves the others waiting
         wrong = int((~values.isfinite()).sum())
         if wrong:
             raise AugendError(
                 f"phase {self._scene.spec.name!r}: teacher {network!r} answers {wrong} of {size} pictures with no number; it "
                 "has diverged (a smaller rate, or clip, helps)"
             )
-        return self.gather(values).float()
+        return values
 
     def asked(self, network: str, column: str, index: Tensor) -> Tensor:
         """float32 ``(n,)``, on the CPU: what a network says of training pictures by their numbers."""
@@ -221,6 +222,18 @@ def file_of(order: Order) -> Table | None:
     """The table of scores that an order reads from a file."""
     table = order.table if isinstance(order, Scored) else None
     return table if table is not None and table.file is not None else None
+
+
+def teacher_of(order: object) -> str | None:
+    """The network that an order asks for scores, once, when its phase begins."""
+    return order.table.teacher if isinstance(order, Scored) and order.table is not None else None
+
+
+def unasked(scene: Scene) -> None:
+    """Let zeros stand for a teacher's answers about all pictures, where steps are only tried or timed."""
+    if teacher_of(scene.order) is not None:
+        assert isinstance(scene.order, Scored) and scene.order.table is not None
+        scene.order.table.values = torch.zeros(len(scene.pictures))
 
 
 def check_orders(plan: Plan, splits: Mapping[str, Split]) -> None:

@@ -19,7 +19,7 @@ from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import Picks
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
-from augend.order.choosing import Scored, teacher_of
+from augend.order.choosing import Scored
 from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
 from augend.order.shuffle import Shuffle
@@ -35,6 +35,7 @@ from augend.runner.hardware import Hardware
 from augend.runner.optimizer import build_optimizer
 from augend.runner.outputs import Route
 from augend.runner.probe import PLACES, stepper
+from augend.runner.sight import teacher_of, unasked
 from augend.stages.fit import Logistic
 from augend.stages.networks import Networks
 
@@ -246,11 +247,11 @@ def _asked(scene: Scene, hardware: Hardware) -> float:
     if teacher is None:
         return 0.0
     assert scene.sight is not None and isinstance(order, Scored) and order.table is not None
-    sight, table, size = scene.sight, order.table, len(scene.pictures)
+    sight, column, size = scene.sight, order.table.column, len(scene.pictures)
     sight.ready(build_optimizer(scene.spec.optimizer, scene.moving), hardware.autocast)
-    table.values = torch.zeros(size)
+    unasked(scene)
     few = torch.arange(min(size, FEW_PICTURES))
-    return _median(lambda: sight.asked(teacher, table.column, few)) * size / len(few)
+    return _median(lambda: sight.asked(teacher, column, few)) * size / len(few)
 
 
 def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks]:

@@ -101,9 +101,7 @@ def attacked(
                 "accuracy": share_of(splits[one.name].right, splits[one.name].shows),
                 "success": None if one.attack == CLEAN else share_of(*_fallen(splits, one)),
                 "versus_reference": None,
-                "over_bare": _paired(splits[one.name].right - splits[one.bare].right)
-                if one.threat == ADAPTIVE
-                else None,
+                "over_bare": _paired(splits[one.name], splits[one.bare]) if one.threat == ADAPTIVE else None,
             }
             for one in conditions(wanted)
         ],
@@ -185,7 +183,7 @@ def _attacked_run(
     before = kept_arrays(file, {"asked": wanted.common}) or {}
     answers = {name.removeprefix("answers/"): one for name, one in before.items() if name.startswith("answers/")}
     if set(names) - set(answers):
-        splits, new = _looked(folder, wanted, kept, data, root, told(after, name), known=answers)
+        splits, new = _looked(folder, wanted, kept, data, root, told(after, name), stored=answers)
         one = next(iter(splits.values()))
         answers |= {name: scored.answers for name, scored in splits.items()}
         share = before.get("share", np.array(math.nan)) if new is None else np.array(new)
@@ -203,7 +201,7 @@ def _looked(
     data: str | None,
     root: str | None,
     after: Callable[[int, int], None] | None,
-    known: Mapping[str, object] | None = None,
+    stored: Mapping[str, object] | None = None,
 ) -> Looks:
     model, pictures, labels, partners = shown_of(path, wanted, kept, data, root)
     references, classes = (None, None) if partners is None else partners
@@ -214,7 +212,7 @@ def _looked(
         wanted,
         references,
         classes=classes,
-        known=known or (),
+        kept=stored or (),
         device=default_accelerator(),
         after=after,
     )
@@ -286,11 +284,12 @@ def _over_bare(evidence: Evidence, name: str, one: Condition, before: str = "") 
     return said(evidence.difference(name, name, before + one.name, "accuracy", than=before + one.bare), -1, 1)
 
 
-def _paired(differences: NDArray[np.float64]) -> Level | None:
-    """The mean of differences of pictures with its 95 % interval."""
-    if len(differences) < 2:
+def _paired(one: Scored, other: Scored) -> Level | None:
+    """How many more pictures are right in the one than in the other, with its 95 % interval; copies are one picture."""
+    differences = one.right - other.right
+    if one.pictures < 2:
         return None
-    mean, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    mean, half = float(differences.mean()), 1.96 * float(differences.std(ddof=1)) / math.sqrt(one.pictures)
     return {"mean": mean, "low": max(-1.0, mean - half), "high": min(1.0, mean + half), "repeats": 1}
 
 
