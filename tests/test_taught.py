@@ -16,6 +16,7 @@ from torch.nn import functional
 from augend import AugendError
 from augend.order import ByDelta, ByScore
 from augend.recipes import check
+from augend.runner import timing
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
 from augend.runner.probe import trial_of
@@ -142,7 +143,9 @@ def test_no_teacher_is_asked_where_steps_are_only_tried(asked: list[tuple[Tensor
     assert step() > 0 and not asked
 
 
-def test_the_time_of_asking_a_teacher_is_foreseen(asked: list[tuple[Tensor, Tensor]]) -> None:
+def test_the_time_of_asking_a_teacher_is_foreseen(
+    asked: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is counted once, however many steps there are, and nobody is asked about all pictures."""
     job = Job(data=SMALL, recipe="curriculum-taught", settings="quick", model="small", budget="26step", overrides=STEPS)
     splits = splits_of(job)
@@ -150,6 +153,12 @@ def test_the_time_of_asking_a_teacher_is_foreseen(asked: list[tuple[Tensor, Tens
     teach, warm, rest = times.phases
     assert teach.once == rest.once == 0.0 < warm.once < 100 * warm.step and not asked
     assert warm.seconds(20) - warm.seconds(10) == pytest.approx(10 * warm.step)
+    monkeypatch.setattr(
+        timing, "_median", lambda step: float(step() is not None)
+    )  # the few that are asked take a second
+    monkeypatch.setattr(timing, "FEW_PICTURES", 20)
+    warm = time_plan(resolve_job(job, splits), splits, Hardware(threads=1)).phases[1]
+    assert warm.once == len(splits["main"].train) / 20
     assert PhaseTime(1.0, 0.5, 10.0, 30, once=3.0).seconds(40) == 33.0
     assert PhaseTime(1.0, once=3.0).least(PhaseTime(2.0, once=2.0)) == PhaseTime(1.0, once=2.0)
 
