@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from augend import AugendError
 from augend.order import ByDelta, ByScore
+from augend.randomness import Draws
 from augend.recipes import check
 from augend.runner import timing
 from augend.runner.hardware import Hardware
@@ -203,5 +204,8 @@ def test_a_bare_loop_gives_the_scores_itself() -> None:
 
     one, *_ = loop(ByScore(teacher="guide", candidates="all", item="sample"))
     assert one.next(0, ROWS).index[:, 0].tolist() == list(range(ROWS))
+    assert one.table is not None and one.table.values is not None
+    one.start(8, Draws(0, "again"))  # of other pictures: what the teacher said of the first is forgotten
+    assert one.table.values is None
     by_file, by_name = loop(ByDelta(candidates=3, minus="given"))[0], loop(ByDelta(candidates=3, teacher="guide"))[0]
     assert torch.equal(by_file.next(0, ROWS).index, by_name.next(0, ROWS).index)
