@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 import augend.evaluate.attacked as attacked_room
 from augend import AugendError, TestTimeSums, load
 from augend.cli import main
-from augend.evaluate.attacked import ADAPTIVE, BARE, BLIND, SWEEP, TRANSFERRED, asked, conditions, look
-from augend.evaluate.attacks import pgd, worst
+from augend.evaluate.attacked import look
+from augend.evaluate.attacks import gradient_of, in_bfloat16, pgd, worst
+from augend.evaluate.threats import ADAPTIVE, BARE, BLIND, SWEEP, TRANSFERRED, asked, conditions
 from augend.pixels import to_float
 from augend.randomness import Draws
 from augend.runner.job import Job
@@ -92,6 +93,42 @@ def test_a_run_by_hand(run: Path) -> None:
         same = by(own, attack, BARE, "0")
         assert same["accuracy"]["mean"] == pytest.approx(float(right.double().mean())) and same["success"]["mean"] == 0
     assert own["share_of_draws"] == 1.0 and found["pictures"] == 60
+
+
+def test_fast_gradients_find_what_exact_ones_find(run: Path) -> None:
+    """Passes in bfloat16 move some pixels the other way; judged in full precision the answers are nearly the same."""
+    exact, fast = (asked("pgd,fgsm", "2/255,8/255", "k=2,draws=3", samples=2, fast=quick) for quick in (False, True))
+    each = [attacked(run, wanted)["models"]["run"] for wanted in (exact, fast)]
+    for one, other in zip(each[0]["conditions"], each[1]["conditions"], strict=True):
+        if one["attack"] == "clean":
+            assert one["accuracy"] == other["accuracy"]
+        else:
+            assert one["accuracy"]["mean"] == pytest.approx(other["accuracy"]["mean"], abs=0.05)
+            assert ", gradients in bfloat16" in other["procedure"] and "bfloat16" not in one["procedure"]
+    assert fast.common == {**exact.common, "fast": True}
+    split = splits_of(Job(data=SMALL, recipe="plain"))["main"]
+    model, x, y = load(run), to_float(split.test.pixels[:20]), split.test.labels[:20]
+    draws, ask = Draws(0, "attack", keys=20), gradient_of(model)
+    whole, near = ask(x, y, draws), in_bfloat16(ask)(x, y, draws)
+    assert near.dtype == torch.float32 and not torch.equal(whole, near)
+    agree = ((whole.sign() == near.sign()) | (whole.abs() < 0.1 * whole.abs().mean())).float().mean()
+    assert agree > 0.95
+    ends = [pgd(model, x, y, 8 / 255, gradient=one, draws=draws) for one in (ask, in_bfloat16(ask))]
+    (looked,) = (look(model, split.test.take(torch.arange(20)), y, asked("pgd", "8/255", fast=True)).answers,)
+    with torch.no_grad():
+        assert looked["pgd 8/255, bare model"].tolist() == model(ends[1]).argmax(1).tolist()
+    assert not torch.equal(*ends)
+
+
+def test_a_sure_answer_has_a_gradient_in_bfloat16_too() -> None:
+    """A probability of 0.999 rounds to 1 there, which would leave the attack without a direction."""
+    sure = torch.nn.Linear(4, 2).eval()
+    with torch.no_grad():
+        sure.weight.copy_(torch.tensor([[7.0, 0, 0, 0], [0, 0, 0, 0]]))
+        sure.bias.zero_()
+    x, y = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0])
+    found = in_bfloat16(gradient_of(sure))(x, y, Draws(0, "attack", keys=1))
+    assert -0.01 < float(found[0, 0]) < -0.005  # 7 times what the other class has: 0.0009
 
 
 def test_copies_of_a_picture_make_a_difference_no_surer() -> None:
@@ -292,6 +329,8 @@ def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         (["--known", "--sums", "k=2"], "--known is about attacks through test-time sums; name both"),
         (["--attack", "pgd", "--sums", "k=2", "--known", "--samples", "3"], "leave --samples out"),
         (["--sums", "average=votes"], "average is 'votes'"),
+        (["--fast"], "--fast is about gradients of our own attacks; name some"),
+        (["--fast", "--attack", "foolbox:LinfPGD"], "--fast is about gradients of our own attacks; name some"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -13,8 +13,8 @@ import torch
 
 from augend import TestTimeSums
 from augend.evaluate import grid as room
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED, Asked, asked
 from augend.evaluate.grid import cells, grid_of
+from augend.evaluate.threats import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED, Asked, asked
 from augend.report import attacked_page
 from augend.report.grid_page import accuracy
 from augend.study import attacked as study_room

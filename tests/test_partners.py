@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from augend import AugendError, Draws, TestTimeSums, load
-from augend.evaluate.attacked import asked
 from augend.evaluate.attacks import pgd, worst
 from augend.evaluate.grid import grid_of
+from augend.evaluate.threats import asked
 from augend.pixels import to_float
 from augend.runner.job import Job
 from augend.study.attacked import attacked

@@ -16,7 +16,7 @@ from augend.cli.shifts import best_effort
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from augend.evaluate.attacked import Asked, Sums
+    from augend.evaluate.threats import Asked, Sums
 
 __all__ = ["show_attacks"]
 
@@ -35,11 +35,11 @@ def show_attacks(
 ) -> None:
     """Attack a model, or all models of a study, and print how accurate they stay.
 
-    `words` are those of ``--attack``, ``--eps`` and ``--sums``; `numbers` those of `augend.evaluate.attacked.asked`, by name.
+    `words` are those of ``--attack``, ``--eps`` and ``--sums``; `numbers` those of `augend.evaluate.threats.asked`, by name.
     """
     from augend.cli.display import Looking
-    from augend.evaluate.attacked import PIECES, asked
     from augend.evaluate.grid import SEVERAL, grid_of
+    from augend.evaluate.threats import PIECES, asked
     from augend.report.attacked_page import write
     from augend.study.attacked import attacked
 
@@ -66,7 +66,7 @@ def show_attacks(
 
 def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, root: str | None, as_json: bool) -> None:
     from augend.cli.display import Looking
-    from augend.evaluate.attacked import PIECES
+    from augend.evaluate.threats import PIECES
     from augend.report.grid_page import write
     from augend.study.grid import grid
 

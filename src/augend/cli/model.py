@@ -75,6 +75,12 @@ def evaluate(
             "--known", help="The attack through sums knows the partners that the defender draws.", show_default=False
         ),
     ] = None,
+    fast: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast", help="The attacks' gradients in bfloat16; answers stay in full precision.", show_default=False
+        ),
+    ] = None,
     pictures: Annotated[
         int | None,
         typer.Option(
@@ -121,7 +127,7 @@ def evaluate(
     if scores is not None:
         from augend.study.teacher import write_scores
 
-        others = (attack, eps, sums, steps, restarts, samples, known, pictures, on, shifts, decoded)
+        others = (attack, eps, sums, steps, restarts, samples, known, fast, pictures, on, shifts, decoded)
         if any(one is not None for one in others):
             raise AugendError(
                 "--scores writes a file of losses and evaluates nothing else; run the two one after the other"
@@ -137,7 +143,7 @@ def evaluate(
         raise AugendError(
             "--judge says whether labels stay when pictures are decoded; it needs --decoded, as --decoded all"
         )
-    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, known, pictures, on)):
+    if any(one is not None for one in (attack, eps, sums, steps, restarts, samples, known, fast, pictures, on)):
         from augend.cli.attacks import show_attacks
 
         if shifts is not None or decoded is not None:
@@ -151,6 +157,7 @@ def evaluate(
                 "restarts": restarts,
                 "samples": samples,
                 "known": bool(known),
+                "fast": bool(fast),
                 "pictures": pictures,
                 "on": on,
             },

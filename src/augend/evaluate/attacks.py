@@ -24,8 +24,8 @@ from torch.nn import functional
 from augend.contract import AugendError
 from augend.randomness import Draws
 
-__all__ = ["EPS", "Gradient", "Randomised", "bim", "expected_gradient", "fgsm", "fgsm_sweep", "input_gradient", "mim", "pgd",
-           "within", "worst"]  # fmt: skip
+__all__ = ["EPS", "Gradient", "Randomised", "bim", "expected_gradient", "fgsm", "fgsm_sweep", "gradient_of", "in_bfloat16",
+           "input_gradient", "mim", "pgd", "within", "worst"]  # fmt: skip
 
 EPS = 8 / 255
 Gradient = Callable[[Tensor, Tensor, Draws], Tensor]
@@ -58,7 +58,13 @@ def input_gradient(model: Callable[[Tensor], Tensor], pictures: Tensor, labels: 
     Returns:
         Like `pictures`. Nothing else has a gradient afterwards that had none before.
     """
-    return _input_gradient(lambda x: functional.cross_entropy(model(x), labels, reduction="sum"), pictures)
+
+    def loss(x: Tensor) -> Tensor:
+        logits = model(x)  # in bfloat16 1 minus a large probability would be 0
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(logits, labels, reduction="sum")
+
+    return _input_gradient(loss, pictures)
 
 
 def _input_gradient(value: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
@@ -167,7 +173,7 @@ def fgsm_sweep(
     """
     budgets = [_budget(one) for one in eps]
     draws = _checked(model, pictures, labels, draws)
-    ask = _asked(model, samples, gradient)
+    ask = gradient_of(model, samples) if gradient is None else gradient
     x = pictures.detach()
     if not any(budgets):
         return torch.stack([x.clone() for _ in budgets])
@@ -357,7 +363,7 @@ def _attack(
     _whole("steps", steps)
     _whole("restarts", restarts)
     draws = _checked(model, pictures, labels, draws)
-    ask = _asked(model, samples, gradient)
+    ask = gradient_of(model, samples) if gradient is None else gradient
     x = pictures.detach()
     if eps == 0:
         return x.clone()
@@ -382,9 +388,8 @@ def _attack(
     return ends[0]
 
 
-def _asked(model: nn.Module, samples: int | None, gradient: Gradient | None) -> Gradient:
-    if gradient is not None:
-        return gradient
+def gradient_of(model: nn.Module, samples: int | None = None) -> Gradient:
+    """What attacks ascend if nothing else is said: of the model as it answers, or with `samples` of that many fresh draws."""
     if samples is None:
         if isinstance(model, Randomised):
             return lambda pictures, labels, draws: input_gradient(lambda x: model(x, draws.keys), pictures, labels)
@@ -392,6 +397,17 @@ def _asked(model: nn.Module, samples: int | None, gradient: Gradient | None) -> 
     if not isinstance(model, Randomised):
         raise AugendError(f"samples is {samples}, but this model draws nothing (it has no `sample`); leave samples out")
     return expected_gradient(model, samples)
+
+
+def in_bfloat16(gradient: Gradient) -> Gradient:
+    """The same gradient by passes in bfloat16, for machines that are fast at these: near to it, and no more that of other
+    libraries to the bit. What an attack ends on is still judged in full precision."""
+
+    def found(pictures: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        with torch.autocast(pictures.device.type, torch.bfloat16):
+            return gradient(pictures, labels, draws)
+
+    return found
 
 
 def _checked(model: nn.Module, pictures: Tensor, labels: Tensor, draws: Draws | None) -> Draws:

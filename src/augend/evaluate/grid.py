@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from augend.contract import AugendError
 from augend.data.pictures import Pictures
-from augend.evaluate.attacked import (
+from augend.evaluate.attacked import batch_of, blind, shown
+from augend.evaluate.attacked import moved as moved_by
+from augend.evaluate.sums import TestTimeSums
+from augend.evaluate.threats import (
     ADAPTIVE,
     BARE,
     BLIND,
@@ -29,15 +32,10 @@ from augend.evaluate.attacked import (
     Asked,
     Condition,
     Sums,
-    batch_of,
-    blind,
-    shown,
     sums_of,
     through,
 )
-from augend.evaluate.attacked import conditions as conditions_of
-from augend.evaluate.attacked import moved as moved_by
-from augend.evaluate.sums import TestTimeSums
+from augend.evaluate.threats import conditions as conditions_of
 from augend.randomness import Draws
 
 __all__ = ["SEVERAL", "Cell", "cells", "grid_of", "look", "summary"]

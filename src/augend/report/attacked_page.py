@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import file_word, write_bytes, write_json
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, TRANSFERRED
+from augend.evaluate.threats import ADAPTIVE, BARE, CLEAN, PIECES, TRANSFERRED
 from augend.report.plots import COLOURS, MARKERS, draw, place
 from augend.report.templates import rendered
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes, write_json
-from augend.evaluate.attacked import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED
+from augend.evaluate.threats import ADAPTIVE, BARE, CLEAN, PIECES, THROUGH, TRANSFERRED
 from augend.report.attacked_page import of_class, stem_of
 from augend.report.plots import COLOURS, INK, MARKERS, draw, place
 from augend.report.templates import rendered

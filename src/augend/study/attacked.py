@@ -17,22 +17,11 @@ from torch import Tensor
 from augend.contract import AugendError
 from augend.data.pictures import Pictures
 from augend.data.splits import stratified
-from augend.evaluate.attacked import (
-    ADAPTIVE,
-    BARE,
-    BLIND,
-    CLEAN,
-    PIECES,
-    Asked,
-    Condition,
-    Looked,
-    conditions,
-    look,
-    procedure,
-)
+from augend.evaluate.attacked import Looked, look
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier
+from augend.evaluate.threats import ADAPTIVE, BARE, BLIND, CLEAN, PIECES, Asked, Condition, conditions, procedure
 from augend.randomness import Draws
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
@@ -66,7 +55,7 @@ def attacked(
 
     Args:
         path: a run's folder, a model file (with `data`), or a study's folder: then all its finished trials.
-        wanted: what `augend.evaluate.attacked.asked` made of the command's words.
+        wanted: what `augend.evaluate.threats.asked` made of the command's words.
         data: another data set's test (and, for sums, training) pictures; its classes must be the model's.
         root: folder of named data sets.
         after: called with (which model, pictures done under all conditions, pictures in all).

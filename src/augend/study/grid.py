@@ -11,7 +11,7 @@ import numpy as np
 
 from augend.contract import AugendError
 from augend.evaluate import grid as room
-from augend.evaluate.attacked import Asked, Sums
+from augend.evaluate.threats import Asked, Sums
 from augend.runner.hardware import default_accelerator
 from augend.runner.job import Kept
 from augend.study.attacked import above, blind_of, record_of, share_of, shown_of

@@ -14,7 +14,7 @@ from typing import Any
 
 from augend.checkpoint import digest_of, write_json
 from augend.contract import AugendError
-from augend.evaluate import attacked as attacks
+from augend.evaluate import threats
 from augend.evaluate.kept import keep
 from augend.evaluate.shifts import COLOURED, ORIGINAL
 from augend.models.weights import read_weights
@@ -208,9 +208,9 @@ def _columns_fit(name: str, table: Table, asked: Asked) -> None:
                 )
 
 
-def attacks_of(words: Attacked) -> attacks.Asked:
+def attacks_of(words: Attacked) -> threats.Asked:
     """What a table's words about attacks ask for."""
-    return attacks.asked(**words.model_dump())
+    return threats.asked(**words.model_dump())
 
 
 def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from augend.augment.chain import Chain
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
-from augend.evaluate.attacked import PIECES
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier, load
 from augend.evaluate.shifts import SHIFTS, chosen, look, shifting, summary, variation
+from augend.evaluate.threats import PIECES
 from augend.names import known as known_names
 from augend.names import load_plugin
 from augend.randomness import Draws
