@@ -101,7 +101,7 @@ def test_fast_gradients_find_what_exact_ones_find(run: Path) -> None:
     each = [attacked(run, wanted)["models"]["run"] for wanted in (exact, fast)]
     for one, other in zip(each[0]["conditions"], each[1]["conditions"], strict=True):
         if one["attack"] == "clean":
-            assert one["accuracy"] == other["accuracy"]
+            assert one["accuracy"] == other["accuracy"] and one["procedure"] == other["procedure"]
         else:
             assert one["accuracy"]["mean"] == pytest.approx(other["accuracy"]["mean"], abs=0.05)
             assert ", gradients in bfloat16" in other["procedure"] and "bfloat16" not in one["procedure"]

@@ -281,7 +281,7 @@ def procedure(condition: Condition, wanted: Asked) -> str:
         parts.append(f"{how}, or transferred where that is worse")
     if attack.startswith(FOOLBOX):
         parts.append("foolbox's own defaults")
-    elif wanted.fast:
+    elif wanted.fast and attack != CLEAN:
         parts.append("gradients in bfloat16")
     return ", ".join(parts)
 
