@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 
 import augend.evaluate.attacked as attacked_room
 from augend import AugendError, TestTimeSums, load
-from augend.cli import main
 from augend.evaluate.attacked import look
 from augend.evaluate.attacks import gradient_of, in_bfloat16, pgd, worst
 from augend.evaluate.threats import ADAPTIVE, BARE, BLIND, SWEEP, TRANSFERRED, asked, conditions
@@ -28,6 +27,7 @@ from augend.study.compare import open_study
 from augend.study.results import write
 from augend.study.shifted import answered
 from augend.study.trials import run_trial, trial_folder
+from inprocess import run as command
 from runs import SMALL, splits_of, train
 from toys import one_thread  # noqa: F401
 
@@ -40,16 +40,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("attacked") / "run"
     train(out, "plain", budget="60step", model="mlp")
     return out
-
-
-def evaluate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["augend", "evaluate", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    code = ended.value.code
-    return 0 if code is None else int(code), out, err
 
 
 def by(model: dict[str, Any], attack: str, threat: str, said: str) -> dict[str, Any]:
@@ -192,7 +182,7 @@ def test_fewer_pictures_are_a_fixed_stratified_part(run: Path) -> None:
 
 
 def test_a_study_takes_every_trial_pairs_repeats_and_keeps_answers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "study"
     asked_for = {"data": SMALL, "recipes": ("plain", "augmented"), "repeats": 2, "budget": "15step", "model": "mlp"}
@@ -235,16 +225,15 @@ def test_a_study_takes_every_trial_pairs_repeats_and_keeps_answers(
     more = attacked(out, asked("fgsm", "4/255,0.5", "weight=4,draws=2,references=50", samples=1))
     kept = by(more["models"][other], "fgsm", BARE, "4/255")
     assert kept == by(found["models"][other], "fgsm", BARE, "4/255")
-    code, said, err = evaluate(capsys, monkeypatch, str(out), "--attack", "fgsm", "--eps", "4/255", "--pictures", "30")
+    done = command("evaluate", str(out), "--attack", "fgsm", "--eps", "4/255", "--pictures", "30")
+    code, said, err = done.returncode, done.stdout, done.stderr
     assert code == 0 and f"points against {reference}" in said and "fgsm, bare model (1 step of eps)" in said, err
     page = (out / "attacks.html").read_text(encoding="utf-8")
     assert "Points against" in page and page.count("<svg") == 1 and (out / "plots" / "attacks-0.png").is_file()
     assert json.loads((out / "attacks.json").read_text())["pictures"] == 30
 
 
-def test_the_command_prints_what_was_found(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_what_was_found(run: Path) -> None:
     words = [
         str(run),
         "--attack",
@@ -258,10 +247,12 @@ def test_the_command_prints_what_was_found(
         "--steps",
         "2",
     ]
-    code, out, err = evaluate(capsys, monkeypatch, *words, "--restarts", "2", "--json")
+    done = command("evaluate", *words, "--restarts", "2", "--json")
+    code, out, err = done.returncode, done.stdout, done.stderr
     found = json.loads(out)
     assert code == 0, err
-    code, said, err = evaluate(capsys, monkeypatch, *words, "--restarts", "2")
+    done = command("evaluate", *words, "--restarts", "2")
+    code, said, err = done.returncode, done.stdout, done.stderr
     for one in found["models"]["run"]["conditions"]:
         assert f"{one['attack']}, {one['threat']}" in said
         assert f"eps {one['said']:<8} {100 * one['accuracy']['mean']:.1f} %" in said
@@ -272,9 +263,10 @@ def test_the_command_prints_what_was_found(
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_sums_alone(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_alone(run: Path) -> None:
     words = [str(run), "--sums", "weight=4,draws=8,average=probabilities", "--pictures", "40"]
-    code, said, err = evaluate(capsys, monkeypatch, *words)
+    done = command("evaluate", *words)
+    code, said, err = done.returncode, done.stdout, done.stderr
     assert code == 0 and "40 test pictures" in said and "clean, test-time sums" in said and "of their draws" in said, (
         err
     )
@@ -333,11 +325,9 @@ def test_without_foolbox_a_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         (["--fast", "--attack", "foolbox:LinfPGD"], "--fast is about gradients of our own attacks; name some"),
     ],
 )
-def test_a_mistake_is_one_line(
-    words: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, err = evaluate(capsys, monkeypatch, str(run), *words)
-    assert code == 2 and said in err and len(err.strip().splitlines()) == 1, err
+def test_a_mistake_is_one_line(words: list[str], said: str, run: Path) -> None:
+    done = command("evaluate", str(run), *words)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_a_model_file_needs_data(run: Path, tmp_path: Path) -> None:
@@ -375,11 +365,11 @@ def test_what_withstands_the_adaptive_attack_better_is_said() -> None:
     assert above([unknown, one(ADAPTIVE, 0.25, 0.35)]) == []
 
 
-def test_pages_of_other_pictures_stand_beside(run: Path, capsys: Any, monkeypatch: Any) -> None:
-    evaluate(capsys, monkeypatch, str(run), "--attack", "fgsm", "--eps", "1/255", "--pictures", "20")
+def test_pages_of_other_pictures_stand_beside(run: Path) -> None:
+    command("evaluate", str(run), "--attack", "fgsm", "--eps", "1/255", "--pictures", "20")
     before = (run / "attacks.html").read_text()
-    evaluate(capsys, monkeypatch, str(run), "--sums", "k=2,draws=2", "--pictures", "20")
-    evaluate(capsys, monkeypatch, str(run), "--attack", "fgsm", "--eps", "1/255", "--data", "tilted-digits")
+    command("evaluate", str(run), "--sums", "k=2,draws=2", "--pictures", "20")
+    command("evaluate", str(run), "--attack", "fgsm", "--eps", "1/255", "--data", "tilted-digits")
     assert (run / "attacks.html").read_text() == before and (run / "through-sums.html").is_file()
     assert (run / "attacks-tilted-digits.json").is_file()
 
@@ -406,7 +396,7 @@ def test_what_a_run_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pyt
         attacked(tmp_path / "run", asked("bim,fgsm", "9/255"))
 
 
-def test_a_model_without_gradients_is_said_to_be_blind(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_a_model_without_gradients_is_said_to_be_blind(tmp_path: Path) -> None:
     """The same decisions with logits a million times as large: float32 has no gradient left, and no attack succeeds."""
     out = tmp_path / "run"
     train(out, "plain", budget="60step", model="mlp")
@@ -423,6 +413,6 @@ def test_a_model_without_gradients_is_said_to_be_blind(tmp_path: Path, capsys: A
     clean = [by(one, "clean", BARE, "0")["accuracy"]["mean"] for one in (before, after)]
     moved = [by(one, "pgd", BARE, "64/255")["accuracy"]["mean"] for one in (before, after)]
     assert clean[0] == clean[1] and moved[1] > moved[0] + 0.2 and after["blind"] > 0.5
-    code, printed, _ = evaluate(capsys, monkeypatch, str(out), "--attack", "pgd", "--eps", "64/255")
-    assert code == 0 and "% of what is right when clean has no gradient" in printed
+    done = command("evaluate", str(out), "--attack", "pgd", "--eps", "64/255")
+    assert done.returncode == 0 and "% of what is right when clean has no gradient" in done.stdout
     assert "has no gradient</b>" in (out / "attacks.html").read_text()

@@ -17,6 +17,7 @@ import torch
 
 import augend
 import photos
+from inprocess import run as here
 from runs import SMALL, same_run
 
 
@@ -54,10 +55,10 @@ def test_a_run_is_a_folder(trained: Path) -> None:
 
 
 def test_evaluate_says_what_the_run_said(trained: Path, tmp_path: Path) -> None:
-    found = json.loads(run("evaluate", str(trained), "--json").stdout)
+    found = json.loads(here("evaluate", str(trained), "--json").stdout)
     assert found["splits"]["test"]["accuracy"] == json.loads((trained / "result.json").read_text())["test"]
     alone = shutil.copy(trained / "model.safetensors", tmp_path / "alone.safetensors")  # nothing beside it says more
-    anew = json.loads(run("evaluate", str(alone), "--data", SMALL, "--json").stdout)
+    anew = json.loads(here("evaluate", str(alone), "--data", SMALL, "--json").stdout)
     assert anew["splits"]["test"]["accuracy"] == pytest.approx(found["splits"]["test"]["accuracy"])
 
 
@@ -70,7 +71,7 @@ def test_predict_pictures(trained: Path, tmp_path: Path) -> None:
     for number in range(6):
         Image.fromarray(test.pixels[number, 0].numpy()).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    done = run("predict", str(trained), str(tmp_path), "--json")
+    done = here("predict", str(trained), str(tmp_path), "--json")
     rows = json.loads(done.stdout)
     assert done.returncode == 3 and "broken.png: not a readable picture" in done.stderr
     with torch.no_grad():
@@ -84,9 +85,9 @@ def test_predict_pictures(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "broken.png").replace(tmp_path / "deep" / ".hidden.png")
     (tmp_path / "0.png").replace(tmp_path / "deep" / "er" / "=1+1,\n.png")
-    done = run("predict", str(trained), str(tmp_path / "deep"), "--top", "2")
+    done = here("predict", str(trained), str(tmp_path / "deep"), "--top", "2")
     assert done.returncode == 0 and done.stdout.count("%") == 2 and "=1+1,\\n.png: " in done.stdout
-    assert len(json.loads(run("predict", str(trained), str(tmp_path), "--json", "--top", "99").stdout)[0]["top"]) == 10
+    assert len(json.loads(here("predict", str(trained), str(tmp_path), "--json", "--top", "99").stdout)[0]["top"]) == 10
 
 
 def test_predictions_for_a_spreadsheet(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +108,9 @@ def test_predictions_for_a_spreadsheet(trained: Path, tmp_path: Path, monkeypatc
 
 def test_export_a_run(trained: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.safetensors"
-    made = json.loads(run("export", str(trained), "--to", str(target), "--json").stdout)
+    made = json.loads(here("export", str(trained), "--to", str(target), "--json").stdout)
     assert made["files"][0]["difference"] < 1e-5 and target.is_file() and (tmp_path / "model.md").is_file()
-    again = run("export", str(trained), "--to", str(target))
+    again = here("export", str(trained), "--to", str(target))
     assert again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "already" in again.stderr
 
 
@@ -145,10 +146,11 @@ MISTAKES: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
-def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "augend", *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path
-    )
+def test_a_mistake_is_one_line(
+    arguments: list[str], fragment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = here(*arguments)
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert len(done.stderr.strip().splitlines()) == 1 and fragment in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists(), "a refused command leaves nothing behind"
@@ -288,26 +290,26 @@ def test_a_loss_of_ones_own_goes_everywhere(tmp_path: Path) -> None:
 def test_a_study_is_continued_and_only_repeats_grow(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "study")]
     asked = ["compare", SMALL, "--recipes", "plain,augmented", "--budget", "20step"]
-    assert run(*asked, "--repeats", "1", "--prepare-only", *out).returncode == 0
+    assert here(*asked, "--repeats", "1", "--prepare-only", *out).returncode == 0
     said = json.loads((tmp_path / "study" / "study.json").read_text())["command"]
     assert said.startswith("augend compare") and "--prepare-only" not in said
-    assert run("trial", str(tmp_path / "study"), "0").returncode == 0
-    done = run("report", str(tmp_path / "study"))
+    assert here("trial", str(tmp_path / "study"), "0").returncode == 0
+    done = here("report", str(tmp_path / "study"))
     assert done.returncode == 3, done.stderr  # not every trial is there
-    done = run("compare", *out, "--repeats", "2", "--json")
+    done = here("compare", *out, "--repeats", "2", "--json")
     assert done.returncode == 0, done.stderr
     results: dict[str, Any] = json.loads(done.stdout)
     assert results["trials"]["finished"] == 4
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "study" / "trials").rglob("*") if p.is_file()}
-    assert run("compare", *out).returncode == 0
+    assert here("compare", *out).returncode == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "study" / "trials").rglob("*") if p.is_file()}
-    done = run("compare", *out, "--budget", "30step")
+    done = here("compare", *out, "--budget", "30step")
     assert done.returncode == 2 and "20step" in done.stderr and "30step" in done.stderr
-    assert run("compare", *out, "--repeats", "1").returncode == 2
+    assert here("compare", *out, "--repeats", "1").returncode == 2
 
 
 def test_the_report_needs_nothing_else(tmp_path: Path) -> None:
-    done = run(
+    done = here(
         "compare",
         SMALL,
         "--recipes",
@@ -327,10 +329,21 @@ def test_the_report_needs_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["compare", "digits"], ["train", "digits", "--recipe", "plain"]])
-def test_out_is_a_file(command: list[str], tmp_path: Path) -> None:
+def test_out_is_a_file(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is said before anything is read, timed or trained."""
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("data were read")
+
+    for room in ("augend.cli.train", "augend.runner.job", "augend.study.compare", "augend.study.sizing"):
+        monkeypatch.setattr(f"{room}.load_splits", never, raising=False)
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        done = run(*command, "--out", str(out))
+    (tmp_path / "closed").mkdir()
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "closed" / "below"):
+        with monkeypatch.context() as context:
+            if out.parent.name == "closed":
+                context.setattr(os, "access", lambda path, mode: Path(path).name != "closed")
+            done = here(*command, "--out", str(out))
         assert done.returncode == 2 and done.stderr.startswith(f"augend: {out}: "), done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert (tmp_path / "file").read_text() == "mine"
@@ -374,12 +387,12 @@ def test_a_padded_folder_stays_padded(tmp_path: Path) -> None:
         "--threads",
         "1",
     )
-    done = run(*base, "--fit", "pad", "--out", str(tmp_path / "run"))
+    done = here(*base, "--fit", "pad", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert augend.load(tmp_path / "run").about["fit"] == "pad"
-    rows = json.loads(run("predict", str(tmp_path / "run"), str(tmp_path / "data"), "--json").stdout)
+    rows = json.loads(here("predict", str(tmp_path / "run"), str(tmp_path / "data"), "--json").stdout)
     assert sum(Path(row["picture"]).parent.name == row["class"] for row in rows) >= 22
-    refused = run("train", SMALL, "--fit", "pad", "--out", str(tmp_path / "other"))
+    refused = here("train", SMALL, "--fit", "pad", "--out", str(tmp_path / "other"))
     assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
-    unknown = run(*base, "--fit", "pda", "--out", str(tmp_path / "other"))
+    unknown = here(*base, "--fit", "pda", "--out", str(tmp_path / "other"))
     assert unknown.returncode == 2 and "did you mean 'pad'" in unknown.stderr

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import photos
-from augend.cli import main
 from augend.contract import AugendError
 from augend.data import load
 from augend.data.check import inspected
+from inprocess import run as here
 
 
 @pytest.fixture(autouse=True)
@@ -164,15 +164,10 @@ def test_the_command_on_awkward_pictures(tmp_path: Path) -> None:
     assert grid.size == (8 * 66 + 2, 4 * 66 + 2)  # four classes, the original and seven versions, at 64 pixels
 
 
-def test_exit_codes_and_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_codes_and_json(tmp_path: Path) -> None:
     def said(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["augend", "data", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
+        done = here("data", "check", *map(str, arguments))
+        return done.returncode, done.stdout, done.stderr
 
     few = broken("too few", tmp_path / "few")
     line = f"augend: {few}: class 'b' has too few pictures, 2 (at least 3); add some or remove the folder\n"

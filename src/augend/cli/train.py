@@ -100,6 +100,7 @@ def train(
         plugins=plugins,
     )
     folder = RunFolder(out or next_folder("train", data))
+    folder.check()
     if folder.exists:
         raise AugendError(f"{folder.path}: there is a run already; continue it with: augend resume {folder.quoted}")
     splits = load_splits(job, progress=Decoding())

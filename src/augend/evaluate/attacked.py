@@ -134,7 +134,7 @@ def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def shown(pictures: Pictures, numbers: Tensor, device: torch.device | str) -> Tensor:
-    """float32 ``(B, C, H, W)`` in [0, 1]; on the CPU channels last, a third faster (bench/attacks.py)."""
+    """float32 ``(B, C, H, W)`` in [0, 1]; on the CPU channels last, faster for as many as `batch_of` (bench)."""
     x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -44,15 +45,24 @@ class RunFolder:
         """Whether the run has ended: its result is written last."""
         return (self.path / "result.json").is_file()
 
+    def check(self, option: str = "--out") -> None:
+        """Refuse a place where no folder can be made, before minutes go into what it is for; nothing is made."""
+        above = next((one for one in (self.path, *self.path.absolute().parents) if one.exists()), self.path)
+        if not above.is_dir():
+            raise self._refusal(os.strerror(errno.ENOTDIR), option)
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise self._refusal(os.strerror(errno.EACCES), option)
+
+    def _refusal(self, why: str | None, option: str = "--out") -> AugendError:
+        return AugendError(f"{self.path}: the folder cannot be made ({why}); give another {option}")
+
     def create(self) -> None:
         """Make the folder."""
         self._new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AugendError(
-                f"{self.path}: the folder cannot be made ({error.strerror}); give another --out"
-            ) from error
+            raise self._refusal(error.strerror) from error
 
     def lock(self, wait: float = 0.0) -> None:
         """Let no second process train in this folder; the lock goes with the process, however that ends.

@@ -60,6 +60,7 @@ def check_free(out: Path, option: str = "--out") -> None:
     if out.exists() and (not out.is_dir() or any(file.name != ".lock" for file in out.iterdir())):
         kind = "the folder is not empty and holds no study" if out.is_dir() else "a file, not a folder"
         raise AugendError(f"{out}: {kind}; give another {option}")
+    RunFolder(out).check(option)
 
 
 def open_study(
