@@ -401,7 +401,12 @@ def gradient_of(model: nn.Module, samples: int | None = None) -> Gradient:
 
 def in_bfloat16(gradient: Gradient) -> Gradient:
     """The same gradient by passes in bfloat16, for machines that are fast at these: near to it, and no more that of other
-    libraries to the bit. What an attack ends on is still judged in full precision."""
+    libraries to the bit. What an attack ends on is still judged in full precision.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    >>> bim(model, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), gradient=in_bfloat16(gradient_of(model))).dtype
+    torch.float32
+    """
 
     def found(pictures: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         with torch.autocast(pictures.device.type, torch.bfloat16):
