@@ -184,6 +184,14 @@ def test_the_command_prints_and_leaves_a_page(run: Path) -> None:
     page = (run / "sums.html").read_text()
     assert page.count("<figure") == 2 and page.count("<tr>") == 1 + 3
     assert json.loads((run / "sums.json").read_text())["asked"]["sums"][1]["k"] == 3
+    assert "bfloat16" not in done.stdout + page
+
+
+def test_fast_numbers_are_labelled(run: Path) -> None:
+    words = ("--attack", "fgsm", "--eps", "8/255", "--sums", "k=2,draws=2|3", "--pictures", "10", "--fast")
+    assert "gradients in bfloat16" in command("evaluate", str(run), *words).stdout
+    assert "gradients are in bfloat16" in (run / "sums.html").read_text()
+    assert json.loads((run / "sums.json").read_text())["asked"]["fast"] is True
 
 
 @pytest.mark.parametrize(

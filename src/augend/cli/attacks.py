@@ -74,7 +74,8 @@ def _grid(run: Path, wanted: Asked, several: Sequence[Sums], data: str | None, r
     if as_json:
         print(json.dumps(found))
     else:
-        typer.echo(f"{found['pictures']} {PIECES[wanted.on]} pictures{BUDGETS}")
+        how = ", the attacks' gradients in bfloat16" if wanted.fast else ""
+        typer.echo(f"{found['pictures']} {PIECES[wanted.on]} pictures{BUDGETS}{how}")
         for name, model in found["models"].items():
             typer.echo(f"{printable(name)}: bare model, {_conditions(model['bare'])}")
             for one in model["points"]:
