@@ -282,6 +282,7 @@ CHARGED = [
     "loss-ascending",
     "loss-delta",
     "loss-delta-same",
+    "loss-delta-short",
     "loss-delta-step",
     "loss-delta-average",
     "loss-sampled",

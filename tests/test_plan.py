@@ -46,6 +46,16 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     assert seconds[0] == pytest.approx(seconds[1], rel=0.05)
 
 
+def test_a_plan_says_what_cannot_cost_as_little(tmp_path: Path) -> None:
+    """Three epochs of scored steps alone cost more than the reference's 40 steps, and nobody is told that all cost alike."""
+    asked = ["compare", SMALL, "--recipes", "augmented,loss-delta", "--precision", "32-true", "--plan"]
+    done = run(*asked, "--budget", "40step", "--equal", "flops", "--out", str(tmp_path / "study"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"warning: not equal in flops: loss-delta \d+\.\d times what the others cost", done.stdout), (
+        done.stdout
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from augend import AugendError
 from augend.cli.remaining import Remaining, recipe_of
+from augend.data import from_dataset
+from augend.data.pictures import Pictures
 from augend.recipes import resolve
 from augend.recipes.plan import Plan
 from augend.runner.hardware import Hardware
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import Job, load_splits, resolve_job, widened
 from augend.runner.timing import PhaseTime, RunTime, time_plan
 from augend.study.request import Request, seconds_of
 from augend.study.sizing import SAFE, makespan, size
@@ -48,7 +51,7 @@ def sized(**how: Any) -> dict[str, Any]:
         "order": ORDER,
         "workers": 2,
     }
-    return size(PLANS, TIMES, SIZES, **{**asked, **how})
+    return size(PLANS, TIMES, dict.fromkeys(PLANS, SIZES), **{**asked, **how})
 
 
 def test_equal_seconds_end_in_time() -> None:
@@ -81,7 +84,7 @@ def test_without_a_promise_the_reference_keeps_its_budget() -> None:
 def test_what_takes_fixed_steps_keeps_them() -> None:
     fixed = {"plain": plan("plain", overrides=["plain.until=70step"])}
     found = size(
-        fixed, TIMES, SIZES, equal="seconds", reference="plain", order=["plain"], workers=1, seconds=60.0
+        fixed, TIMES, {"plain": SIZES}, equal="seconds", reference="plain", order=["plain"], workers=1, seconds=60.0
     )  # fmt: skip
     assert found["plain"].budget is None and found["plain"].training == pytest.approx(0.7)
 
@@ -89,6 +92,61 @@ def test_what_takes_fixed_steps_keeps_them() -> None:
 def test_too_little_time_gives_every_phase_a_step() -> None:
     assert all(one.budget >= 1 for one in sized(seconds=0.1).values())
     assert sized(seconds=0.1)["aug-ft"].budget >= 2
+
+
+def test_a_long_phase_of_a_fixed_length_costs_more_and_it_is_said() -> None:
+    """Three epochs of dear steps take more than all shall cost: a step is left for the rest, and the share says how much."""
+    dear = {**PLANS, "loss-delta": plan("loss-delta")}
+    times = {**TIMES, "loss-delta": RunTime((PhaseTime(2.0), PhaseTime(0.016)), 1.0, 0.05, 0.5, 40)}
+    held = {**dict.fromkeys(PLANS, SIZES), "loss-delta": {"main": 180}}
+    found = size(
+        dear, times, held, equal="seconds", reference="augmented", order=[], workers=1, seconds=None
+    )  # fmt: skip
+    warm = 3 * -(-180 // 32)
+    assert found["loss-delta"].budget == pytest.approx(warm + 1, abs=1)
+    assert (
+        found["loss-delta"].share == pytest.approx(found["loss-delta"].training / 16.0)
+        and found["loss-delta"].share > 1.1
+    )
+    assert found["plain"].share == pytest.approx(1.0, abs=1e-3) and found["augmented"].share == 1.0
+
+
+def test_what_is_held_out_changes_no_network_and_no_budget() -> None:
+    """A recipe that holds pictures out, and a last model that has more of them, train what the study's other trials train."""
+    edge = "digits:train=1000,valid=200,test=200"  # 900 of them left, 1,200 with those that validate
+    how: dict[str, Any] = {"data": edge, "settings": "good-practice", "budget": "10epoch"}
+    jobs = [
+        Job(recipe="augmented", **how),
+        Job(recipe="loss-delta", **how),
+        Job(recipe="augmented", refit="trainval", **how),
+    ]
+    plans = []
+    for job in jobs:
+        splits = load_splits(job)
+        plans.append(resolve_job(job, splits))
+    assert [plan.budget for plan in plans] == [plans[0].budget] * 3
+    assert [len(load_splits(job)["main"].train) for job in jobs] == [1000, 900, 1200]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "model", "batch"), [(5000, "preresnet", 64), (2000, "small", 64), (1999, "small", 32)]
+)
+def test_the_choice_is_by_the_pictures_of_the_study(pictures: int, model: str, batch: int) -> None:
+    """At the edges where another network or batch is chosen, neither fewer pictures held out nor more choose another one."""
+    made = [
+        Pictures(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), torch.arange(n) % 10, tuple(f"{n}/{i}" for i in range(n)))
+        for n in (pictures, 400)
+    ]
+    split = from_dataset(*made)
+    found = []
+    for refit, main in (
+        ("train", split),
+        ("train", split.hold({"external": 0.1})),
+        ("trainval", widened(split, "trainval")),
+    ):
+        plan = resolve_job(Job(data="own", recipe="augmented", refit=refit), {"main": main})
+        found.append((plan.networks["net"].model.word, plan.phases[0].rows))
+    assert found == [(model, batch)] * 3
 
 
 BEST = "{best: valid/accuracy}"

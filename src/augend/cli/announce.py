@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["announce", "show_plan"]
 
 FEW_STEPS, FEW_EPOCHS = 300, 10  # below one of them a trial has hardly learned
+DEAR = 1.1  # times what a recipe should cost
 
 
 def _lines(study: Any) -> list[str]:
@@ -53,7 +54,7 @@ def announce(study: Any) -> None:
         f"{len(record['plan'])} recipes x {study.request.repeats} repeats, {_lengths(study)}; {_machine(record)}; "
         f"everything goes to {study.path}"
     )
-    lines += [*_duration(study), *_short(study), *_power(study)]
+    lines += [*_duration(study), *_short(study), *_dear(study), *_power(study)]
     print("\n".join(lines), file=sys.stderr)
 
 
@@ -85,6 +86,19 @@ def _short(study: Any) -> list[str]:
         keep = [name for name in record["plan"] if name != dearest or name == record["reference"]]
         remedy += f", or fewer recipes, such as --recipes {','.join(keep)}" if len(keep) < len(record["plan"]) else ""
     return [f"warning: under {FEW_STEPS} steps or {FEW_EPOCHS} epochs a trial ({', '.join(few)}); {remedy}"]
+
+
+def _dear(study: Any) -> list[str]:
+    """Recipes that cannot cost as little as the others, since the lengths of their phases are fixed."""
+    shares = {name: one.get("share", 1.0) for name, one in (study.record.get("predicted") or {}).items()}
+    dear = [f"{name} {share:.1f} times" for name, share in shares.items() if share > DEAR]
+    if not dear:
+        return []
+    kind = study.request.equal or ("seconds" if study.request.time is not None else "steps")
+    return [
+        f"warning: not equal in {kind}: {', '.join(dear)} what the others cost, since a phase of a fixed length takes it; "
+        "give a larger --budget or more --time, or a shorter phase"
+    ]
 
 
 def show_plan(study: Any) -> None:
@@ -124,5 +138,5 @@ def show_plan(study: Any) -> None:
         f"about {clock_text(whole)} in all, {workers} trials side by side; {_machine(record)}",
         f"about {memory / 2**30:.1f} GiB of memory, {disk / 2**20:.0f} MiB of disk in {study.path}",
     ]
-    for line in (*about, *_short(study), *_power(study)):
+    for line in (*about, *_short(study), *_dear(study), *_power(study)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

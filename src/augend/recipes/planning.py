@@ -42,6 +42,7 @@ class Resolving:
         sizes: Mapping[str, int],
         traits: Mapping[str, frozenset[str]],
         side: int | None,
+        whole: int | None,
     ) -> None:
         self.recipe, self.place, self.sizes, self.traits, self.side = recipe, recipe.place, sizes, traits, side
         self.settings, self.settings_place = settings.words, Place(settings.source)
@@ -51,7 +52,8 @@ class Resolving:
                 raise AugendError(
                     f"{self.place.text}: data role {role!r} has no size or traits; load {self.roles[role]!r}"
                 )
-        self.batch = self.settings.batch or _batch(sizes["main"])
+        self.whole = whole or sizes["main"]
+        self.batch = self.settings.batch or _batch(self.whole)
         self.networks = self._networks()
         expand(self.settings.pixels, (), TRAITS, self.settings_place.at("pixels"), "pixels")  # checked even if unused
         self.optimizer = complete_optimizer(self.settings.optimizer, self.settings_place.at("optimizer"))
@@ -268,7 +270,7 @@ class Resolving:
         if all(phase.fit is not None for phase in phases):
             return 0
         if written is not None and written.unit == "epoch":
-            return epoch_steps(written.amount, self.sizes["main"], self.batch)
+            return epoch_steps(written.amount, self.whole, self.batch)
         if written is not None:
             return int(written.amount)
         if any(phase.duration.plateau for phase in phases) or None in fixed:

@@ -135,6 +135,7 @@ def resolve(
     budget: str | None = None,
     fallback: str | None = None,
     side: int | None = None,
+    whole: int | None = None,
     overrides: Sequence[str] = (),
     params: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -151,6 +152,8 @@ def resolve(
         budget: ``2000step`` or ``30epoch`` (of the main data at the settings' batch); None for the settings'.
         fallback: the budget where the recipe needs one and neither `budget` nor the settings give it.
         side: pixels of the data's side, for phases whose `size` is a multiple of it.
+        whole: pictures by which a batch is chosen and epochs of a budget are counted: those of the main data before the
+            recipe held some out. None: ``sizes["main"]``.
         overrides: ``PATH=VALUE`` texts of the command line; they win over everything.
         params: values of parameters.
 
@@ -167,7 +170,7 @@ def resolve(
     if split is not None:
         builtin["split"] = split
     bound = _bound(recipe, settings, overrides, params, builtin)
-    return Resolving(bound.recipe, bound.settings, sizes, traits, side).plan(budget, fallback)
+    return Resolving(bound.recipe, bound.settings, sizes, traits, side, whole).plan(budget, fallback)
 
 
 def check(

@@ -165,13 +165,20 @@ def widened(split: Split, refit: str) -> Split:
     return dataclasses.replace(split, train=train) if more else split
 
 
-def default_model(split: Split) -> str:
+def default_model(split: Split, pictures: int) -> str:
     """The network that is trained from scratch where none is named: by size and number of the pictures."""
     if split.name.split(":")[0] in ("digits", "tilted-digits", "mnist", "mnist-tilt"):
         return "figure1"
-    if len(split.train) < 5000 or max(split.shape[1:]) > 48:
-        return "small"
-    return "preresnet"
+    return "small" if pictures < 5000 or max(split.shape[1:]) > 48 else "preresnet"
+
+
+def _whole(split: Split, job: Job) -> int:
+    """Training pictures as the study has them, whatever this recipe holds out of them and a last model gets beside them:
+    all recipes have one network, one batch and one budget.
+    """
+    more = {"train": 0, "trainval": len(split.valid), "all": len(split.valid) + len(split.test)}[job.refit]
+    held = 0 if job.leaks else sum(len(part) for part in split.held.values())
+    return len(split.train) + held - more
 
 
 def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
@@ -181,7 +188,8 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
     from augend.recipes import resolve
 
     main = splits["main"]
-    word = job.model or default_model(main)
+    whole = _whole(main, job)
+    word = job.model or default_model(main, whole)
     stages = build(Component(word), shape=main.shape, classes=len(main.classes), generator_seed=0)
     return resolve(
         job.recipe,
@@ -189,6 +197,7 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
         overrides=job.overrides,
         params=job.params,
         sizes={role: len(split.train) for role, split in splits.items()},
+        whole=whole,
         traits={role: split.traits for role, split in splits.items()},
         split=default_split(stages),
         budget=job.budget,

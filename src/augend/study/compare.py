@@ -339,7 +339,7 @@ def _sized(study: Study, plans: Mapping[str, tuple[Plan, Mapping[str, Split]]], 
     return size(
         {name: plan for name, (plan, _) in plans.items()},
         times,
-        {role: len(split.train) for _, splits in plans.values() for role, split in splits.items()},
+        {name: {role: len(split.train) for role, split in splits.items()} for name, (_, splits) in plans.items()},
         equal=equal,
         reference=study.record["reference"],
         order=[name.rpartition("-r")[0] for name in study.names],

@@ -90,11 +90,13 @@ class Sized:
         budget: steps, or None where its phases fix them.
         training: predicted seconds of a trial as the ledger counts them.
         total: predicted seconds of a trial, evaluation included.
+        share: its cost, of what all shall cost alike. Above 1 where its phases of a fixed length alone cost more.
     """
 
     budget: int | None
     training: float
     total: float
+    share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,18 +133,18 @@ class _Recipe:
         """The largest budget that costs at most `limit`; the smallest that gives every phase a step, if that is more."""
         if not self.flexible:
             return None
-        low = 1
-        while self.at(low) is None:
-            low *= 2
-            if low > LONGEST:
-                raise AugendError(f"{self.plan.recipe}: no budget gives each of its phases a step")
+        low = 1 if self.at(1) is not None else 1 + _largest(lambda budget: self.at(budget) is None, 1)
+        if low > LONGEST:
+            raise AugendError(f"{self.plan.recipe}: no budget gives each of its phases a step")
         return _largest(lambda budget: self.cost(kind, budget) <= limit, low)
 
-    def sized(self, budget: int | None) -> Sized:
-        """What is predicted at a budget."""
+    def sized(self, budget: int | None, kind: str, level: float) -> Sized:
+        """What is predicted at a budget, where all shall cost `level`."""
         plan = self.at(budget)
         assert plan is not None
-        return Sized(budget, self.times.training(plan), self.times.total(plan))
+        steps = sum(phase.steps or 0 for phase in plan.phases)
+        share = self.cost(kind, steps if budget is None else budget) / level if level else 1.0
+        return Sized(budget, self.times.training(plan), self.times.total(plan), share)
 
 
 def _largest(fits: Callable[[int], bool], low: int) -> int:
@@ -173,7 +175,7 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
 def size(
     plans: Mapping[str, Plan],
     times: Mapping[str, RunTime],
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Mapping[str, int]],
     *,
     equal: str,
     reference: str,
@@ -187,7 +189,7 @@ def size(
 
     Args:
         plans: name -> plan at a nominal budget; `times`: how long its parts take.
-        sizes: training pictures of each role.
+        sizes: name -> training pictures of each role: a recipe that holds some out has fewer.
         equal: "steps", "seconds" or "flops": what all recipes cost alike.
         reference: its plan says how much that is, where no `seconds` are given.
         order: recipe of each trial, in the order they run.
@@ -196,15 +198,18 @@ def size(
         more: what else each recipe costs once, in runs (tuning, the last model).
         flops: name -> FLOPs a step of each phase, for equal FLOPs.
     """
-    recipes = {name: _Recipe(plan, times[name], sizes, (flops or {}).get(name, ())) for name, plan in plans.items()}
+    recipes = {
+        name: _Recipe(plan, times[name], sizes[name], (flops or {}).get(name, ())) for name, plan in plans.items()
+    }
 
     def at(level: float) -> dict[str, Sized]:
-        return {name: one.sized(one.largest(equal, level)) for name, one in recipes.items()}
+        return {name: one.sized(one.largest(equal, level), equal, level) for name, one in recipes.items()}
 
     if seconds is None:
         base = recipes[reference]
         budget = base.plan.budget or sum(phase.steps or 0 for phase in base.plan.phases)
-        return {**at(base.cost(equal, budget)), reference: base.sized(base.plan.budget)}
+        level = base.cost(equal, budget)
+        return {**at(level), reference: base.sized(base.plan.budget, equal, level)}
 
     def fits(found: Mapping[str, Sized]) -> bool:
         once = [more * one.total for one in found.values()]
