@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,13 @@ def test_a_study_says_it_for_every_recipe_that_gives_pictures_back(runs: dict[st
     assert one["kept"]["mean"] == pytest.approx(sum(e["kept"]["mean"] for e in each) / 2)
     assert one["missed"]["low"] < one["missed"]["mean"] < one["missed"]["high"]
     text = decoded_page.write(tmp_path / "study", found, seen).read_text()
+    by_class = text.partition('id="classes"')[2]
+    lines = re.findall(r'<th scope="row">(.*?)</th>((?:<td class="number">.*?</td>)+)', by_class)
+    assert [line[0] for line in lines] == [str(n) for n in range(10)]  # a line a class, a column a change
+    mean = 100 * one["classes"]["3"]["mean"]
+    assert lines[3][1].count("<td") == len(found["recipes"]["mine"]) and f">{mean:.1f} (" in lines[3][1].replace(
+        "\n", ""
+    )
     assert "mine" in text and (tmp_path / "study" / "decoded" / "mine-rotate.png").is_file()
     trials = tmp_path / "study" / "trials"
     for judged, judge, says in (
