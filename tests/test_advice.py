@@ -90,11 +90,20 @@ def test_a_recipe_exactly_the_margin_below_is_no_candidate() -> None:
 
 
 def test_among_costs_within_ten_percent_fewer_phases_win_then_the_better() -> None:
-    same = {"augmented": 0.900, "aug-ft": 0.902, "mixup": 0.901}
-    two = decide(same, {"augmented": 10.9, "aug-ft": 10, "mixup": 10.5}, phases={"aug-ft": 2})
-    assert two.advised == "mixup"  # one phase each; better than augmented
-    far = decide(same, {"augmented": 11.5, "aug-ft": 10, "mixup": 11.2}, phases={"aug-ft": 2})
+    same = {"augmented": 0.900, "aug-ft": 0.902, "mixup": 0.901, "cutmix": 0.9015}
+    two = decide(same, {"augmented": 11.5, "aug-ft": 10, "mixup": 10.5, "cutmix": 10.9}, phases={"aug-ft": 2})
+    assert two.advised == "cutmix"  # one phase each; better than mixup
+    far = decide(same, {"augmented": 11.5, "aug-ft": 10, "mixup": 11.2, "cutmix": 11.3}, phases={"aug-ft": 2})
     assert far.advised == "aug-ft"
+
+
+@pytest.mark.parametrize(("error", "advised", "form"), [(0.002, "mixup", 1), (0.005, "augmented", 3)])
+def test_at_the_references_cost_a_special_recipe_must_be_separated_from_it(
+    error: float, advised: str, form: int
+) -> None:
+    """0.8 points better, within the margin: advised if that is no accident, else nothing speaks for leaving the reference."""
+    made = decide({"augmented": 0.900, "mixup": 0.908}, {"augmented": 10.5, "mixup": 10}, error=error)
+    assert (made.advised, made.form) == (advised, form)
 
 
 def test_a_full_tie_goes_to_the_first() -> None:
