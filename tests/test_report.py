@@ -250,6 +250,9 @@ def test_phases_are_told_in_words(tmp_path: Path) -> None:
     assert length == "20 steps of 32 pictures (0.711 epochs)"  # of the 900 of this study
     assert "rotate (degrees 15)" in sees or "crop" in sees
     assert moves == "conv3 and above" and minimised == "cross-entropy (smoothing 0.1)" and how.startswith("adamw (lr ")
+    fewer = {"data": {"main": {"counts": {"train": [160, 160]}}}}  # the recipe held the others out
+    (study / "trials" / "aug-ft-r0" / "run.json").write_text(json.dumps(fewer))
+    assert "20 steps of 32 pictures (2 epochs)" in unplotted(study)
 
 
 def test_what_moves_is_said_of_several_networks() -> None:

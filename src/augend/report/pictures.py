@@ -37,7 +37,7 @@ def phases(study: Path, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
         plan = read_plan(run)
         words: list[PhaseWords] = []
         if plan is not None:
-            words = phase_words(plan, results["sizes"]["train"], steps_taken(run, plan))
+            words = phase_words(plan, _trained(run) or results["sizes"]["train"], steps_taken(run, plan))
         names = [phase["name"] for phase in recipe["curve"]["phases"]]
         grids = []
         paths = (run / "grids").glob("*.png")
@@ -51,6 +51,12 @@ def phases(study: Path, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
             result = read_json(run / "result.json") if (run / "result.json").is_file() else {}
             found[name] = {"words": words, "networks": network_words(result), "grids": grids}
     return found
+
+
+def _trained(run: Path) -> int:
+    """Pictures that a run trains on: fewer than the study's where its recipe holds some out; 0 where it has no record."""
+    path = run / "run.json"
+    return sum(read_json(path)["data"]["main"]["counts"]["train"]) if path.is_file() else 0
 
 
 def _phase(stem: str, phases: Sequence[str]) -> int:
