@@ -6,7 +6,7 @@ import heapq
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resolve_job, widened
 from augend.runner.timing import PhaseTime, RunTime, time_plan
 from augend.study.request import Request, seconds_of
-from augend.study.sizing import SAFE, makespan, size
+from augend.study.sizing import SAFE, agreed, makespan, size, sized_by
 from runs import SMALL, splits_of, train
 
 SIZES = {"main": 200}
@@ -64,6 +64,45 @@ def test_equal_seconds_end_in_time() -> None:
     assert sized(seconds=600.0)["plain"].budget > 1.9 * found["plain"].budget
     assert sized(workers=1)["plain"].budget < 0.6 * found["plain"].budget
     assert sized(more=1.0)["plain"].budget < 0.9 * found["plain"].budget
+
+
+def slower(by: float, **others: float) -> dict[str, RunTime]:
+    """`TIMES` on a machine that is that much slower for the moment, and slower still while some recipes are timed."""
+    return {name: one.scaled(by * others.get(name, 1.0)) for name, one in TIMES.items()}
+
+
+def test_timings_of_several_moments_keep_what_recipes_cost_beside_one_another() -> None:
+    """A machine that others share: a third faster or slower for minutes, and a stumble within a pass."""
+    found = agreed([slower(1.0), slower(1.4, augmented=1.3), slower(0.8)])
+    steps = {name: [phase.step for phase in one.phases] for name, one in found.items()}
+    assert steps["plain"][0] == pytest.approx(0.010) and steps["augmented"][0] == pytest.approx(0.016)
+    assert found["aug-ft"].phases[1] == PhaseTime(pytest.approx(0.014), pytest.approx(0.004), pytest.approx(2.0), 100)
+    assert found["augmented"].total(PLANS["augmented"]) == pytest.approx(TIMES["augmented"].total(PLANS["augmented"]))
+    alone = agreed([slower(1.1)])
+    assert alone["aug-ft"].phases == slower(1.1)["aug-ft"].phases
+
+
+@pytest.mark.parametrize(
+    ("scale", "once", "passes"), [(1.0, False, 1), (100.0, False, 3), (100.0, True, 1)], ids=["short", "long", "once"]
+)
+def test_a_long_study_is_worth_three_timings(scale: float, once: bool, passes: int) -> None:
+    """Of other orders, so that no recipe is always timed beside the same one."""
+    asked: list[list[str]] = []
+
+    def time_all(names: Sequence[str]) -> dict[str, RunTime]:
+        asked.append([*names])
+        return {name: slower(scale * (1.0, 1.5, 0.7)[len(asked) - 1])[name] for name in names}
+
+    def size_all(times: Mapping[str, RunTime]) -> dict[str, Any]:
+        return size(
+            PLANS, times, dict.fromkeys(PLANS, SIZES), equal="seconds", reference="augmented", order=ORDER,
+            workers=2, seconds=None,
+        )  # fmt: skip
+
+    found = sized_by(time_all, size_all, order=ORDER, workers=2, once=once)
+    assert len(asked) == passes == len({tuple(names) for names in asked})
+    assert all(sorted(names) == sorted(PLANS) for names in asked)
+    assert found["plain"].budget == 1600 and found["plain"].training == pytest.approx(16.0 * scale)
 
 
 def test_equal_steps_and_flops() -> None:

@@ -116,7 +116,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare training procedures on pictures, and say which one to use."""
-    from augend.cli.display import Decoding
+    from augend.cli.display import Decoding, Timing
     from augend.study.compare import next_folder, open_study, plan_only
     from augend.study.request import DIGITS
     from augend.study.taken import check_other
@@ -151,7 +151,7 @@ def compare(
     folder = out or functools.partial(next_folder, "compare", data or DIGITS)
     if plan:
         where = folder if isinstance(folder, Path) else folder()
-        study = plan_only(where, given, command_line(), begun=begun, progress=decoding)
+        study = plan_only(where, given, command_line(), begun=begun, progress=decoding, timing=Timing())
         if as_json:
             print(json.dumps(study.record))
         else:
@@ -161,7 +161,7 @@ def compare(
         raise AugendError("--prepare-only writes trials whose learning rates are known; leave --tune out")
     if take_from is not None:
         check_other(take_from)
-    study = open_study(folder, given, command_line(), begun=begun, progress=decoding)
+    study = open_study(folder, given, command_line(), begun=begun, progress=decoding, timing=Timing())
     take(study, take_from)
     announce(study)
     if prepare_only:

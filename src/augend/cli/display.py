@@ -13,7 +13,7 @@ from rich.table import Table
 
 from augend.cli.remaining import Remaining, recipe_of
 
-__all__ = ["Decoding", "Looking", "StudyDisplay", "TrainDisplay"]
+__all__ = ["Decoding", "Looking", "StudyDisplay", "Timing", "TrainDisplay"]
 
 EVERY = 10.0  # seconds between plain lines
 
@@ -61,6 +61,15 @@ class Decoding(_Display):
         """Hear of files done, of files in all."""
         if self._due(1.0) or (done == total and self._shown > self.begun):
             self.say(f"decoding: {done} of {total} pictures")
+
+
+class Timing(_Display):
+    """How many recipes have been timed; silent while it takes less than `EVERY`."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Hear of recipes done, of all."""
+        if self._due(EVERY):
+            self.say(f"timing: {done} of {total} recipes")
 
 
 class Looking(_Display):

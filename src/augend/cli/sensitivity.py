@@ -69,7 +69,7 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Say which augmentations leave the labels of pictures alone, and suggest a set of them."""
-    from augend.cli.display import Decoding, Looking, StudyDisplay
+    from augend.cli.display import Decoding, Looking, StudyDisplay, Timing
     from augend.report import sensitivity as page
     from augend.study.compare import next_folder
     from augend.study.evidence import read_json
@@ -107,6 +107,7 @@ def sensitivity(
         run=own,
         begun=begun,
         progress=Decoding(),
+        timing=Timing(),
     )
     _announce(study)
     with StudyDisplay(study) as display:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,11 +80,16 @@ class PhaseTime:
             return self.once + steps * self.step
         return self.once + self.fill + steps * self.cached
 
-    def least(self, other: PhaseTime) -> PhaseTime:
-        """The shorter of two timings of one phase."""
-        cached = self.cached if self.cached is None or other.cached is None else min(self.cached, other.cached)
-        step, fill, once = (min(getattr(self, one), getattr(other, one)) for one in ("step", "fill", "once"))
-        return PhaseTime(step, cached, fill, self.worth, once)
+    @classmethod
+    def combined(cls, ones: Sequence[PhaseTime], how: Callable[[Sequence[float]], float]) -> PhaseTime:
+        """One timing made of several of one phase, as by the least of each number, or by their medians.
+
+        >>> PhaseTime.combined([PhaseTime(1.0), PhaseTime(0.8, once=3.0)], min)
+        PhaseTime(step=0.8, cached=None, fill=0.0, worth=0, once=0.0)
+        """
+        step, fill, once = (how([getattr(one, name) for one in ones]) for name in ("step", "fill", "once"))
+        cached = [one.cached for one in ones if one.cached is not None]
+        return cls(step, how(cached) if cached else None, fill, ones[0].worth, once)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,17 @@ class RunTime:
             whole = self.valid / max(1, min(self.valid, curve.PICTURES)) if phase.keep != "last" else 1.0
             found += math.ceil(count / look_steps(phase, size)) * whole
         return found + min(curve.points(plan, self.valid), sum(steps)) * rest / max(1, sum(steps))
+
+    @classmethod
+    def combined(cls, runs: Sequence[RunTime], how: Callable[[Sequence[float]], float]) -> RunTime:
+        """As `PhaseTime.combined`, of whole runs."""
+        phases = [PhaseTime.combined(ones, how) for ones in zip(*(run.phases for run in runs), strict=True)]
+        begin, look, end = (how([getattr(run, name) for run in runs]) for name in ("begin", "look", "end"))
+        return cls(tuple(phases), begin, look, end, runs[0].valid, runs[0].pictures)
+
+    def scaled(self, by: float) -> RunTime:
+        """The same on a machine that takes so many times as long."""
+        return RunTime.combined([self], lambda values: by * values[0])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -175,7 +191,8 @@ def time_plan(
     phases = [_phase(spec, networks, on, hardware) for spec in plan.phases]
     for number, one in enumerate(phases):
         if 0 < one.step < SHORT_STEP:
-            phases[number] = one.least(_phase(plan.phases[number], networks, on, hardware))
+            again = _phase(plan.phases[number], networks, on, hardware)
+            phases[number] = PhaseTime.combined([one, again], min)
     main = on["main"]
     look, shown = _looking(networks, plan, main, hardware)
     each = _median(look) / shown

@@ -27,14 +27,13 @@ from augend.runner.folder import Busy, RunFolder
 from augend.runner.hardware import Hardware, default_accelerator, describe, program
 from augend.runner.job import Job, Kept, check_plan, load_splits, resolve_job
 from augend.runner.sight import check_orders, reads_files
-from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
 from augend.study.held import hold, holding, let_go
 from augend.study.notes import keeps_best, notes_of
 from augend.study.regime import settled
-from augend.study.request import DIGITS, Request, Study, seconds_of
-from augend.study.running import Listen, prepare, run_study, workers_for
-from augend.study.sizing import Sized, measure, size
+from augend.study.request import DIGITS, Request, Study
+from augend.study.running import Listen, prepare, run_study
+from augend.study.sizing import lengths
 from augend.study.taken import check_other
 from augend.study.taken import take_from as copy_trials
 from augend.study.unchanged import check_unchanged, fingerprints, made_otherwise
@@ -43,7 +42,6 @@ __all__ = ["as_it_is", "compare", "next_folder", "open_study", "plan_only", "res
 
 SCHEMA = 1
 DEFAULT_TIME = "30min"
-AROUND = 10.0  # seconds for starting processes and for the report
 
 
 def next_folder(command: str, data: str) -> Path:
@@ -70,6 +68,7 @@ def open_study(
     *,
     begun: float | None = None,
     progress: Progress | None = None,
+    timing: Progress | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Study:
     """A new study, or the one that lies in `out`: its data and recipes stand, and only repeats may grow.
@@ -81,6 +80,7 @@ def open_study(
         given: the fields of `Request` that the user named; fields left out are the defaults, or the study's own.
         begun: `time.monotonic()` when the command began, from where a promised time counts.
         progress: called with (files done, files in all) while a folder is decoded.
+        timing: called with (recipes timed, recipes to time) where lengths follow from seconds.
         about: what else its record shall hold; of a study that compares no recipes, what it is instead.
     """
     begun = time.monotonic() if begun is None else begun
@@ -96,7 +96,7 @@ def open_study(
             prepare(study, command)
         return study
     check_free(path)
-    study = plan_study(path, _with_length(Request(**given)), command, begun, progress)
+    study = plan_study(path, _with_length(Request(**given)), command, begun, progress, timing=timing)
     study.record.update(about or {})
     _claim(study, out)
     _write(study)
@@ -148,13 +148,14 @@ def plan_only(
     *,
     begun: float | None = None,
     progress: Progress | None = None,
+    timing: Progress | None = None,
 ) -> Study:
     """The study that `open_study` would make, its phases timed; nothing is written."""
     begun = time.monotonic() if begun is None else begun
     if (out / "study.json").is_file():
         raise AugendError(f"{out}: there is a study already; --plan is for new ones")
     asked = Request(**{key: value for key, value in given.items() if value is not None})
-    return plan_study(out, _with_length(asked), command, begun, progress, timed=True)
+    return plan_study(out, _with_length(asked), command, begun, progress, timed=True, timing=timing)
 
 
 def _continued(out: Path, given: Mapping[str, Any], progress: Progress | None) -> Study:
@@ -210,11 +211,13 @@ def plan_study(
     progress: Progress | None = None,
     *,
     timed: bool = False,
+    timing: Progress | None = None,
 ) -> Study:
     """Resolve every recipe on repeat 0's split, and size it; nothing is written.
 
     Args:
-        timed: time the recipes' phases also where no length of time was promised.
+        timed: time the recipes' phases also where no length of time was promised; but once only.
+        timing: called with (recipes timed, recipes to time).
     """
     for plugin in request.plugins:
         load_plugin(plugin)
@@ -287,7 +290,8 @@ def plan_study(
     }
     study = Study(out, request, record)
     if timed or request.time is not None or request.equal in ("seconds", "flops"):
-        found = _sized(study, {plan.recipe: (plan, splits[recipe]) for recipe, plan in plans.items()}, begun)
+        made = {plan.recipe: (plan, splits[recipe]) for recipe, plan in plans.items()}
+        found = lengths(study, made, begun, once=timed, told=timing)
         budgets = {name: f"{one.budget}step" for name, one in found.items() if one.budget is not None}
         study.request = request = dataclasses.replace(request, budgets={**request.budgets, **budgets})
         record["predicted"] = {name: one.to_json() for name, one in found.items()}
@@ -322,32 +326,6 @@ def _reference(wanted: str, usual: str, plans: Mapping[str, Plan]) -> str:
             f"--reference {wanted}: is none of the recipes that are compared ({', '.join(names)}){nearest(wanted, names)}"
         )
     return found
-
-
-def _sized(study: Study, plans: Mapping[str, tuple[Plan, Mapping[str, Split]]], begun: float) -> dict[str, Sized]:
-    """Budgets that cost alike, and that together end in time; `plans` with the data that each was made for."""
-    request, hardware = study.request, Hardware(**study.record["hardware"])
-    equal = request.equal or ("seconds" if request.time is not None else "steps")
-    workers = workers_for(study)
-    times = measure({name: request.job(study.files[name], 0) for name in plans}, hardware, workers)
-    flops = None
-    if equal == "flops":
-        flops = {name: [each for _, each in plan_flops(*made)] for name, made in plans.items()}
-    left = None
-    if request.time is not None:
-        left = seconds_of(request.time) - (time.monotonic() - begun) - AROUND
-    return size(
-        {name: plan for name, (plan, _) in plans.items()},
-        times,
-        {name: {role: len(split.train) for role, split in splits.items()} for name, (_, splits) in plans.items()},
-        equal=equal,
-        reference=study.record["reference"],
-        order=[name.rpartition("-r")[0] for name in study.names],
-        workers=workers,
-        seconds=left,
-        more=request.tune / 4 + (request.refit != "train") / max(1, len(plans)),
-        flops=flops,
-    )
 
 
 def _write(study: Study) -> None:

@@ -89,7 +89,7 @@ def open_sensitivity(
         kinds: of augmentations, see `augend.evaluate.strengths.ways`; None: all.
         margin: points of accuracy that an augmentation may cost, as a share.
         run: that will be shown the same augmentations; one of other pictures is refused before anything is written.
-        how: `begun` and `progress`, as `open_study` takes them.
+        how: `begun`, `progress` and `timing`, as `open_study` takes them.
     """
     if margin is not None and not 0 < margin < 1:
         raise AugendError(f"--margin is {100 * margin:g}; it is a number of points above 0 and below 100")

@@ -8,34 +8,100 @@ import dataclasses
 import heapq
 import itertools
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_json
 from augend.contract import AugendError
+from augend.data.pictures import Split
 from augend.recipes.durations import resolve_steps
 from augend.recipes.plan import Plan
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.runner.timing import RunTime, time_plan
+from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
 from augend.study.pool import Pool
+from augend.study.request import seconds_of
 
-__all__ = ["Sized", "makespan", "measure", "size", "time_job"]
+if TYPE_CHECKING:
+    from augend.study.request import Study
 
+__all__ = ["Sized", "agreed", "lengths", "makespan", "measure", "size", "sized_by", "time_job"]
+
+AROUND = 10.0  # seconds for starting processes and for the report
+LONG = 600.0  # seconds of a study that is worth more than one timing
+PASSES = 3
 SAFE = 0.92  # part of the promised time that is planned: the machine's speed drifts
 LONGEST = 10_000_000
 
 
-def measure(jobs: Mapping[str, Job], hardware: Hardware, workers: int) -> dict[str, RunTime]:
+def lengths(
+    study: Study,
+    plans: Mapping[str, tuple[Plan, Mapping[str, Split]]],
+    begun: float,
+    *,
+    once: bool,
+    told: Callable[[int, int], None] | None = None,
+) -> dict[str, Sized]:
+    """Budgets that cost alike, and that together end in time.
+
+    Args:
+        plans: name -> plan, with the data that it was made for.
+        begun: `time.monotonic()` when the command began.
+        once: time every recipe but once, see `sized_by`.
+        told: called with (recipes timed, recipes to time).
+    """
+    from augend.study.running import workers_for
+
+    request, hardware = study.request, Hardware(**study.record["hardware"])
+    equal = request.equal or ("seconds" if request.time is not None else "steps")
+    order, workers = [name.rpartition("-r")[0] for name in study.names], workers_for(study)
+    flops = None
+    if equal == "flops":
+        flops = {name: [each for _, each in plan_flops(*made)] for name, made in plans.items()}
+    passes = 0
+
+    def time_all(names: Sequence[str]) -> dict[str, RunTime]:
+        nonlocal passes
+        before, whole = passes * len(names), (PASSES if passes else 1) * len(names)
+        jobs = {name: request.job(study.files[name], 0) for name in names}
+        found = measure(jobs, hardware, workers, None if told is None else lambda done: told(before + done, whole))
+        passes += 1
+        return found
+
+    def size_all(times: Mapping[str, RunTime]) -> dict[str, Sized]:
+        return size(
+            {name: plan for name, (plan, _) in plans.items()},
+            times,
+            {name: {role: len(split.train) for role, split in splits.items()} for name, (_, splits) in plans.items()},
+            equal=equal,
+            reference=study.record["reference"],
+            order=order,
+            workers=workers,
+            seconds=None if request.time is None else seconds_of(request.time) - (time.monotonic() - begun) - AROUND,
+            more=request.tune / 4 + (request.refit != "train") / max(1, len(plans)),
+            flops=flops,
+        )
+
+    return sized_by(time_all, size_all, order=order, workers=workers, once=once or equal != "seconds")
+
+
+def measure(
+    jobs: Mapping[str, Job], hardware: Hardware, workers: int, told: Callable[[int], None] | None = None
+) -> dict[str, RunTime]:
     """Time every recipe's phases with `workers` of them at once, as trials will run.
 
     Processes side by side slow each other down by a third, so each is timed while all the others step as well: they begin
     together, and who is done goes on until all are. Where there are fewer left than workers, some are timed twice.
+
+    Args:
+        told: called with how many are timed.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -49,13 +115,66 @@ def measure(jobs: Mapping[str, Job], hardware: Hardware, workers: int) -> dict[s
                 job = jobs[name.partition("~")[0]]
                 asked = {"job": job.to_json(), "hardware": hardware.to_json(), "together": together}
                 write_json(folder / "time" / name / "trial.json", asked)
+        done = 0
         with Pool(folder, workers) as pool:
             for event in pool.run([f"time:{name}" for together in rounds for name in together]):
                 if event["kind"] == "ended" and event["state"] != "finished":
                     raise AugendError(str(event["reason"]))
                 if event["kind"] == "lost":
                     raise AugendError(f"timing {event['trial']} ended with code {event['code']}")
+                if event["kind"] == "ended" and told is not None and done < len(names):
+                    done += 1
+                    told(done)
         return {name: RunTime.from_json(read_json(folder / "time" / name / "times.json")) for name in jobs}
+
+
+def agreed(passes: Sequence[Mapping[str, RunTime]]) -> dict[str, RunTime]:
+    """One timing of every recipe from several, each taken at a moment of its own.
+
+    A machine that others share is a third faster or slower for minutes. How fast it was during a pass is seen on all
+    recipes together, and taken out; of what is left, the median. So no recipe is given more steps than another because
+    it was timed at a better moment.
+    """
+    names = [*passes[0]]
+    steps = [[phase.step or phase.cached or 0.0 for name in names for phase in one[name].phases] for one in passes]
+    means = [statistics.fmean(values) for values in zip(*steps, strict=True)]
+    speeds = [
+        statistics.median([value / mean for value, mean in zip(values, means, strict=True) if mean] or [1.0])
+        for values in steps
+    ]
+    usual = statistics.median(speeds)
+
+    evened = [
+        {name: run.scaled(usual / speed) for name, run in one.items()}
+        for one, speed in zip(passes, speeds, strict=True)
+    ]
+    return {name: RunTime.combined([one[name] for one in evened], statistics.median) for name in names}
+
+
+def sized_by(
+    time_all: Callable[[Sequence[str]], Mapping[str, RunTime]],
+    size_all: Callable[[Mapping[str, RunTime]], dict[str, Sized]],
+    *,
+    order: Sequence[str],
+    workers: int,
+    once: bool,
+) -> dict[str, Sized]:
+    """Time the recipes and size them; where the study then takes over ten minutes, time them twice more, in other orders.
+
+    Args:
+        time_all: times these recipes, in this order; `size_all` turns times into lengths.
+        order: recipe of each trial, in the order they run, `workers` of them at once.
+        once: one timing, however long the study: where nobody follows the plan, or its costs need not be alike in seconds.
+    """
+    names = [*dict.fromkeys(order)]
+    passes = [time_all(names)]
+    found = size_all(passes[0])
+    if once or makespan([found[name].total for name in order], workers) <= LONG:
+        return found
+    for number in range(1, PASSES):
+        turn = number * len(names) // PASSES
+        passes.append(time_all([*names[turn:], *names[:turn]]))
+    return size_all(agreed(passes))
 
 
 def time_job(folder: Path) -> None:
