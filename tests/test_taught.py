@@ -161,7 +161,7 @@ def test_the_time_of_asking_a_teacher_is_foreseen(
     warm = time_plan(resolve_job(job, splits), splits, Hardware(threads=1)).phases[1]
     assert warm.once == len(splits["main"].train) / 20
     assert PhaseTime(1.0, 0.5, 10.0, 30, once=3.0).seconds(40) == 33.0
-    assert PhaseTime(1.0, once=3.0).least(PhaseTime(2.0, once=2.0)) == PhaseTime(1.0, once=2.0)
+    assert PhaseTime.combined([PhaseTime(1.0, once=3.0), PhaseTime(2.0, once=2.0)], min) == PhaseTime(1.0, once=2.0)
 
 
 @pytest.mark.parametrize(
