@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Sized", "agreed", "lengths", "makespan", "measure", "size", "sized_by", "time_job"]
 
 AROUND = 10.0  # seconds for starting processes and for the report
-LONG = 600.0  # seconds of a study that is worth more than one timing
-PASSES = 3
+PASSES = 3  # timings at most, the further ones in at most SHARE of the study's own time
+SHARE = 0.15
 SAFE = 0.92  # part of the promised time that is planned: the machine's speed drifts
 LONGEST = 10_000_000
 
@@ -65,14 +65,14 @@ def lengths(
     flops = None
     if equal == "flops":
         flops = {name: [each for _, each in plan_flops(*made)] for name, made in plans.items()}
-    passes = 0
+    timed = 0
 
-    def time_all(names: Sequence[str]) -> dict[str, RunTime]:
-        nonlocal passes
-        before, whole = passes * len(names), (PASSES if passes else 1) * len(names)
+    def time_all(names: Sequence[str], passes: int) -> dict[str, RunTime]:
+        nonlocal timed
+        before, whole = timed, passes * len(names)
         jobs = {name: request.job(study.files[name], 0) for name in names}
         found = measure(jobs, hardware, workers, None if told is None else lambda done: told(before + done, whole))
-        passes += 1
+        timed += len(names)
         return found
 
     def size_all(times: Mapping[str, RunTime]) -> dict[str, Sized]:
@@ -152,29 +152,33 @@ def agreed(passes: Sequence[Mapping[str, RunTime]]) -> dict[str, RunTime]:
 
 
 def sized_by(
-    time_all: Callable[[Sequence[str]], Mapping[str, RunTime]],
+    time_all: Callable[[Sequence[str], int], Mapping[str, RunTime]],
     size_all: Callable[[Mapping[str, RunTime]], dict[str, Sized]],
     *,
     order: Sequence[str],
     workers: int,
     once: bool,
 ) -> dict[str, Sized]:
-    """Time the recipes and size them; where the study then takes over ten minutes, time them twice more, in other orders.
+    """Time the recipes and size them; then, as far as the study is long enough for it, time them again in other orders.
 
     Args:
-        time_all: times these recipes, in this order; `size_all` turns times into lengths.
+        time_all: times these recipes, in this order, of so many passes in all; `size_all` turns times into lengths.
         order: recipe of each trial, in the order they run, `workers` of them at once.
         once: one timing, however long the study: where nobody follows the plan, or its costs need not be alike in seconds.
     """
     names = [*dict.fromkeys(order)]
-    passes = [time_all(names)]
+    begun = time.monotonic()
+    passes = [time_all(names, 1)]
+    took = time.monotonic() - begun
     found = size_all(passes[0])
-    if once or makespan([found[name].total for name in order], workers) <= LONG:
+    if once:
         return found
-    for number in range(1, PASSES):
+    worth = SHARE * makespan([found[name].total for name in order], workers)
+    more = sum(number * took <= worth for number in range(1, PASSES))
+    for number in range(1, 1 + more):
         turn = number * len(names) // PASSES
-        passes.append(time_all([*names[turn:], *names[:turn]]))
-    return size_all(agreed(passes))
+        passes.append(time_all([*names[turn:], *names[:turn]], 1 + more))
+    return size_all(agreed(passes)) if more else found
 
 
 def time_job(folder: Path) -> None:
