@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,8 @@ def test_a_run_goes_on_where_it_was_killed_and_is_shown(pictures: None, tmp_path
     text = page.write(tmp_path / "whole", whole).read_text()
     assert "| held-out: cosine" in text and (tmp_path / "whole" / "figures" / "measures.png").is_file()
     assert json.loads((tmp_path / "whole" / "measures.json").read_text()) == whole
+    said = re.search(r"Of (\d+) cells one in twenty", text)
+    assert said is not None and int(said[1]) == len(re.findall(r"\d to [+−]\d", text))  # that have an interval
     assert kind_of(TABLE) == "order-measures"
 
 

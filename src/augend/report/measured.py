@@ -45,7 +45,7 @@ def _markdown(found: dict[str, Any]) -> str:
     size, starts = found["size"], found["starts"]
     head = ["measure", *(f"position {n + 1}" for n in range(size["batches"])), "mean of positions"]
     rows = [[f"{name}: {about}", *map(_cell, found["correlations"][name])] for name, about in MEASURES.items()]
-    cells = (size["batches"] + 1) * len(MEASURES)
+    cells = sum(one is not None and one["low"] is not None for row in found["correlations"].values() for one in row)
     worth = [
         [
             str(epoch),

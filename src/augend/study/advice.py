@@ -2,8 +2,9 @@
 
 The rule, with L the recipe of the best validation mean: candidates are the recipes with P(worse than L by more than
 the margin) < 0.5; X is the cheapest of them by seconds, and among those that cost within 10 % of it the one with fewer
-phases (then the better one; but the reference, if it is among them, before one that is not separated from it: what is special
-must be better, or cheaper, to be advised). Asking for proof of equivalence instead makes the noise winner the only candidate.
+phases (then the better one; but the reference, if it is among them, before a special one that is not separated from it:
+what is special must be better, or cheaper, to be advised). Asking for proof of equivalence instead makes the noise winner
+the only candidate.
 
 4. `Nothing learned ...` comes first: no recipe has P(better than always answering the largest class by more than the
    margin) >= 0.8. (By means alone, four recipes at chance would often escape it.)
@@ -122,7 +123,7 @@ def choose(
     near = [e for e in candidates if e.seconds <= SAME_COST * cheapest]
     chosen = min(near, key=lambda e: (e.recipe.phases, -e.mean, e.seconds, place[e.recipe.name]))
     usual = next((e for e in near if e.recipe.name == reference and e.recipe.phases == chosen.recipe.phases), chosen)
-    if usual is not chosen and against(chosen.recipe.name, reference).separated < 1:
+    if usual is not chosen and chosen.recipe.special and against(chosen.recipe.name, reference).separated < 1:
         chosen = usual
     advised = chosen.recipe.name
     better: dict[str, float] = {}

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from augend.checkpoint import write_json
 from augend.contract import AugendError
@@ -27,10 +27,8 @@ from augend.runner.timing import RunTime, time_plan
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
 from augend.study.pool import Pool
-from augend.study.request import seconds_of
-
-if TYPE_CHECKING:
-    from augend.study.request import Study
+from augend.study.request import Study, seconds_of
+from augend.study.running import workers_for
 
 __all__ = ["Sized", "agreed", "lengths", "makespan", "measure", "size", "sized_by", "time_job"]
 
@@ -57,8 +55,6 @@ def lengths(
         once: time every recipe but once, see `sized_by`.
         told: called with (recipes timed, recipes to time).
     """
-    from augend.study.running import workers_for
-
     request, hardware = study.request, Hardware(**study.record["hardware"])
     equal = request.equal or ("seconds" if request.time is not None else "steps")
     order, workers = [name.rpartition("-r")[0] for name in study.names], workers_for(study)
@@ -143,7 +139,6 @@ def agreed(passes: Sequence[Mapping[str, RunTime]]) -> dict[str, RunTime]:
         for values in steps
     ]
     usual = statistics.median(speeds)
-
     evened = [
         {name: run.scaled(usual / speed) for name, run in one.items()}
         for one, speed in zip(passes, speeds, strict=True)
