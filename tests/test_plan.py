@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from augend.cli import display
 from augend.contract import AugendError
-from augend.study.compare import open_study
+from augend.study.compare import open_study, plan_only
 from augend.study.tuning import choose_rates, tuning_jobs
 from runs import SMALL
 
@@ -54,6 +55,22 @@ def test_a_plan_says_what_cannot_cost_as_little(tmp_path: Path) -> None:
     assert re.search(r"warning: not equal in flops: loss-delta \d+\.\d times what the others cost", done.stdout), (
         done.stdout
     )
+
+
+def test_timing_says_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(display, "EVERY", 0.0)
+    line = display.Timing()
+
+    def told(done: int, total: int) -> None:
+        seen.append((done, total))
+        line(done, total)
+
+    asked = {"data": SMALL, "recipes": ("plain", "augmented"), "budget": "20step", "equal": "seconds"}
+    plan_only(tmp_path / "study", {**asked, "precision": "32-true"}, "a test", timing=told)
+    first = [pair for pair in seen if pair[1] == 2]
+    assert first == [(1, 2), (2, 2)] and all(done <= total for done, total in seen)
+    assert "timing: 2 of 2 recipes" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
