@@ -106,6 +106,10 @@ def test_at_the_references_cost_a_special_recipe_must_be_separated_from_it(
     assert (made.advised, made.form) == (advised, form)
     ordinary = decide({"augmented": 0.900, "plain": 0.908}, {"augmented": 10.5, "plain": 10}, error=error)
     assert ordinary.advised == "plain"  # nothing special: the better one
+    longer = decide(
+        {"augmented": 0.900, "mixup": 0.908}, {"augmented": 10.5, "mixup": 10}, error=error, phases={"augmented": 2}
+    )
+    assert longer.advised == "mixup"  # and the reference has more phases
 
 
 def test_a_full_tie_goes_to_the_first() -> None:

@@ -206,7 +206,11 @@ def test_a_run_goes_on_where_it_was_killed_and_is_shown(pictures: None, tmp_path
     assert "| held-out: cosine" in text and (tmp_path / "whole" / "figures" / "measures.png").is_file()
     assert json.loads((tmp_path / "whole" / "measures.json").read_text()) == whole
     said = re.search(r"Of (\d+) cells one in twenty", text)
-    assert said is not None and int(said[1]) == len(re.findall(r"\d to [+−]\d", text))  # that have an interval
+    counted = len(re.findall(r"\d to [+−]\d", text))  # that have an interval
+    assert said is not None and int(said[1]) == counted
+    fewer = copy.deepcopy(whole)
+    fewer["correlations"]["loss"][0] |= {"low": None, "high": None}
+    assert f"Of {counted - 1} cells" in page.write(tmp_path / "fewer", fewer).read_text()
     assert kind_of(TABLE) == "order-measures"
 
 
