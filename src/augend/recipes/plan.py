@@ -134,6 +134,7 @@ class Plan:
         roles: data role -> the name or path of its data set.
         hold: piece that is cut from the main training pictures -> share (float) or number (int) of them.
         budget: steps of all phases together (None while a plateau phase has no budget to fit in).
+        epochs: where the budget was given as whole epochs, how many.
         monitor: what is looked at beside training, or None.
     """
 
@@ -146,6 +147,7 @@ class Plan:
     budget: int | None
     monitor: MonitorPlan | None = None
     hold: Mapping[str, float | int] = field(default_factory=dict)
+    epochs: int | None = None
     schema: int = SCHEMA
 
     def phase(self, name: str) -> PhasePlan:

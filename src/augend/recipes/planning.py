@@ -67,6 +67,7 @@ class Resolving:
         for phase in phases:
             check_phase(phase, networks, self.place.inside(phase.name), self.sizes[phase.data])
         check_residuals(phases, {name: network.input for name, network in networks.items()}, self.place)
+        budget_steps, epochs = self._budget(budget, fallback, phases)
         used = {"main", *(phase.data for phase in phases), *(network.classes for network in networks.values())}
         plan = Plan(
             recipe=self.recipe.name,
@@ -75,7 +76,8 @@ class Resolving:
             result=self.recipe.result,
             roles={role: text for role, text in self.roles.items() if role in used},
             phases=tuple(phases),
-            budget=self._budget(budget, fallback, phases),
+            budget=budget_steps,
+            epochs=epochs,
             monitor=self._monitor(networks),
             hold=dict(self.recipe.hold),
         )
@@ -259,7 +261,10 @@ class Resolving:
             return tuple(Slice(name) for name in self.recipe.result)
         return written.train or ()
 
-    def _budget(self, given: str | None, fallback: str | None, phases: Sequence[PhasePlan]) -> int | None:
+    def _budget(
+        self, given: str | None, fallback: str | None, phases: Sequence[PhasePlan]
+    ) -> tuple[int | None, int | None]:
+        """Steps, and the whole epochs that they were given as."""
         fixed = [fixed_steps(phase, self.sizes) for phase in phases]
         try:
             written = words.budget(given) if given is not None else self.settings.budget
@@ -268,14 +273,15 @@ class Resolving:
         except ValueError as error:
             raise AugendError(f"budget: {error}") from None
         if all(phase.fit is not None for phase in phases):
-            return 0
+            return 0, None
         if written is not None and written.unit == "epoch":
-            return epoch_steps(written.amount, self.whole, self.batch)
+            epochs = int(written.amount) if written.amount == int(written.amount) else None
+            return epoch_steps(written.amount, self.whole, self.batch), epochs
         if written is not None:
-            return int(written.amount)
+            return int(written.amount), None
         if any(phase.duration.plateau for phase in phases) or None in fixed:
-            return None
-        return sum(steps or 0 for steps in fixed)
+            return None, None
+        return sum(steps or 0 for steps in fixed), None
 
 
 def _batch(pictures: int) -> int:

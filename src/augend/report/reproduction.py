@@ -31,7 +31,7 @@ def _level(found: dict[str, Any] | None) -> str:
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no minus before nothing
 
 
 def _difference(found: dict[str, Any] | None) -> str:
@@ -177,11 +177,35 @@ def _score(found: dict[str, Any] | None) -> str:
 def _claim(claim: dict[str, Any]) -> list[str]:
     if claim.get("of") in ("score", "undone"):
         return [claim["says"], f"score {_score(claim['difference'])}", "–", "–"]
-    if claim.get("of") == "kept":
+    if claim.get("of") == "kept" or claim.get("after"):
         return [claim["says"], _difference(claim["difference"]), "–", "–"]
     points = [_difference(claim[key]) for key in ("difference", "at_equal_cost")]
     ratio = "–" if claim["flops_ratio"] is None else f"{claim['flops_ratio']:.2f}"
     return [claim["says"], points[0], ratio, points[1]]
+
+
+def _by_epoch(found: dict[str, Any]) -> str:
+    """Rows after each epoch beside the printed numbers, as columns; then what is between them and the reference."""
+    rows = found.get("by_epoch")
+    if not rows:
+        return ""
+    about, reference = found["rows"], found["rows"][found["reference"]]["called"]
+    head = ["epoch", *(about[name]["called"] for name in rows)]
+    others = [name for name, row in rows.items() if row["versus"]]
+    printed = [found["printed_by_epoch"].get(name, []) for name in rows]
+    levels = [line(head), line(["---"] * len(head))]
+    apart = [line(["epoch", *(about[name]["called"] for name in others)]), line(["---"] * (1 + len(others)))]
+    for epoch in range(max(len(row["levels"]) for row in rows.values())):
+        of_it = [row["levels"][epoch] if epoch < len(row["levels"]) else None for row in rows.values()]
+        beside = [_beside({"printed": own[epoch]} if epoch < len(own) else {}) for own in printed]
+        levels.append(line([str(epoch + 1), *(_level(one) + more for one, more in zip(of_it, beside, strict=True))]))
+        between = [[*rows[name]["versus"][epoch : epoch + 1], None][0] for name in others]
+        apart.append(line([str(epoch + 1), *map(_difference, between)]))
+    seeds = ", ".join(str(row["levels"][0]["repeats"]) for row in rows.values())
+    parts = [f"Accuracy on validation pictures after each epoch, the mean of seeds (n = {seeds}):", "\n".join(levels)]
+    if others:
+        parts += [f"Points against {reference} after each epoch, paired by seed:", "\n".join(apart)]
+    return "\n\n".join(parts)
 
 
 def _given_back(found: dict[str, Any]) -> str:
@@ -285,6 +309,8 @@ def markdown(found: dict[str, Any], captions: dict[str, str] | None = None) -> s
         parts.append("Failed:\n\n" + "\n".join(reasons))
     if costs := _costs(found):
         parts.append(costs)
+    if by_epoch := _by_epoch(found):
+        parts.append(by_epoch)
     if equation := _equation8(found):
         parts.append(equation)
     if given_back := _given_back(found):

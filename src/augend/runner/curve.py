@@ -19,15 +19,21 @@ SHARE = 0.3
 
 
 def points(plan: Plan, valid: int) -> int:
-    """Points of a run on `valid` validation pictures, beside those at the ends of its phases.
+    """Points of a run on `valid` validation pictures, beside those at the ends of its phases. A budget of up to `POINTS`
+    whole epochs has equally many in each, the last at its end.
 
     >>> from augend.recipes import resolve
     >>> facts = {"sizes": {"main": 9000}, "traits": {"main": frozenset()}, "data": "mine", "model": "small"}
     >>> [points(resolve("plain", budget=f"{n}step", **facts), 1000) for n in (100, 1000, 9000)]
     [8, 19, 40]
+    >>> [points(resolve("plain", budget=f"{n}epoch", **facts), 1000) for n in (1, 3, 30, 100)]
+    [8, 9, 30, 40]
     """
     rows = sum((phase.steps or 0) * phase.rows for phase in plan.phases)
-    return min(POINTS, max(LEAST, int(SHARE * rows / max(1, min(valid, PICTURES)))))
+    count = min(POINTS, max(LEAST, int(SHARE * rows / max(1, min(valid, PICTURES)))))
+    if plan.epochs is None or plan.epochs > POINTS:
+        return count
+    return plan.epochs * max(1, min(round(count / plan.epochs), POINTS // plan.epochs))
 
 
 def no_better(state: dict[str, Any], value: float, watch: str, delta: float) -> int:

@@ -20,7 +20,7 @@ from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.study.equal import plan_flops
 from augend.study.evidence import Evidence, Record, read_json
 
-__all__ = ["Price", "Prices", "falls", "mean_fall", "reaches"]
+__all__ = ["Price", "Prices", "falls", "mean_fall", "reaches", "validations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def mean_fall(accuracies: Sequence[float]) -> float | None:
 def falls(evidence: Evidence, row: str) -> list[float]:
     """The mean fall of validation accuracy over each repeat's curve: a small one is a stable run."""
     found = [
-        mean_fall([line["accuracy"] for line in _validations(evidence.trials[row, repeat].folder)])
+        mean_fall([line["accuracy"] for line in validations(evidence.trials[row, repeat].folder)])
         for repeat in evidence.repeats(row)
     ]
     return [one for one in found if one is not None]
@@ -72,13 +72,14 @@ def falls(evidence: Evidence, row: str) -> list[float]:
 
 def reached(trial: Path, target: float) -> int | None:
     """The first step after which a run's validation accuracy was at least `target`; None: never."""
-    for line in _validations(trial):
+    for line in validations(trial):
         if line["accuracy"] >= target:
             return int(line["global_step"])
     return None
 
 
-def _validations(trial: Path) -> list[dict[str, Any]]:
+def validations(trial: Path) -> list[dict[str, Any]]:
+    """The points of a run's validation curve, as they were written."""
     lines = map(json.loads, (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line["kind"] == "valid"]
 
@@ -150,7 +151,7 @@ def reaches(evidence: Evidence) -> dict[str, dict[str, Any]]:
         repeats = evidence.repeats(recipe.name, reference)
         steps = []
         for r in repeats:
-            target = _validations(evidence.trials[reference, r].folder)[-1]["accuracy"]
+            target = validations(evidence.trials[reference, r].folder)[-1]["accuracy"]
             steps.append(reached(evidence.trials[recipe.name, r].folder, target))
         there = [step for step in steps if step is not None]
         mine = {kind: rows[recipe.name] for kind, rows in kinds.items() if recipe.name in rows}

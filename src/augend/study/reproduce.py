@@ -37,6 +37,7 @@ from augend.study.columns import (
 )
 from augend.study.compare import open_study
 from augend.study.decoded import decoded_rows
+from augend.study.epochs import by_epoch, epoch_difference
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
 from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
@@ -289,11 +290,15 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         "claims": [
             judged(evidence, claim, asked.headline, rows, given_back)
             for claim in table.claims
-            if {claim.better, claim.than} <= set(names) and (claim.shift is None or claim.shift in shifts.split(","))
+            if {claim.better, claim.than} <= set(names)
+            and (claim.shift is None or claim.shift in shifts.split(","))
+            and (not claim.after or epoch_difference(evidence, claim.better, claim.than, claim.after))
         ],
         "choices": [one for choice in table.choices if (one := chosen_by_validation(evidence, choice, asked.headline))],
         "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
         "decoded": given_back,
+        "by_epoch": by_epoch(evidence, [row for row in table.epochs.rows if row in names], record.reference),
+        "printed_by_epoch": {} if asked.other else table.epochs.printed(asked.protocol),
         "attacked": None if wanted is None else told_of(evidence, wanted),
         "complete": all(
             row["repeats"] == recipe.repeats for row, recipe in zip(rows.values(), record.recipes, strict=True)
@@ -365,15 +370,17 @@ def judged(
     given_back: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """A claim with its paired difference on its split, at equal steps and at equal cost, and the verdict."""
-    if claim.of != "accuracy":
-        if claim.of == "score":
+    if claim.of != "accuracy" or claim.after:
+        if claim.after:
+            difference = epoch_difference(evidence, claim.better, claim.than, claim.after)
+        elif claim.of == "score":
             difference = score_difference(evidence, claim.better, claim.than)
         else:
             difference = given_back_difference(claim, given_back)
-        about = {"says": claim.says, "better": claim.better, "than": claim.than, "of": claim.of, "change": claim.change}
+        about = claim.model_dump(include={"says", "better", "than", "of", "change", "after"})
         return {
             **about,
-            "difference": _said(difference, *((-1, 1) if claim.of == "kept" else ())),
+            "difference": _said(difference, *((-1, 1) if claim.of in ("kept", "accuracy") else ())),
             "at_equal_cost": None,
             "verdict": verdict(difference, difference),
         }

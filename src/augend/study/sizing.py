@@ -233,7 +233,7 @@ class _Recipe:
         if budget is None or not self.flexible:
             return self.plan
         try:
-            return resolve_steps(dataclasses.replace(self.plan, budget=budget), self.sizes)
+            return resolve_steps(dataclasses.replace(self.plan, budget=budget, epochs=None), self.sizes)
         except AugendError:
             return None
 

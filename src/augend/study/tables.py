@@ -197,6 +197,7 @@ class Claim(Words):
         shift: of the table's `shifts`, the one under which they are compared (default: the headline, as it is).
         attacked: the attacked column in which they are compared, ``pgd 8/255, adaptive``.
         than_attacked: that of `than`, if it is another one.
+        after: the epoch after which validation accuracies are compared (default: the headline, in the end).
     """
 
     says: str
@@ -209,6 +210,7 @@ class Claim(Words):
     shift: str | None = None
     attacked: str | None = None
     than_attacked: str | None = None
+    after: int | None = None
 
 
 def _mappings(kind: type[Words]) -> BeforeValidator:
@@ -225,6 +227,22 @@ class Choice(Words):
     among: tuple[str, ...]
 
 
+class Epochs(Words):
+    """Rows whose validation accuracy after each epoch is a table of its own.
+
+    Attributes:
+        rows: row -> the paper's number after each epoch, from the first on; none where it prints none.
+        printed_in: the protocols that these numbers are about.
+    """
+
+    rows: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    printed_in: tuple[str, ...] = ()
+
+    def printed(self, protocol: str) -> dict[str, list[float]]:
+        """The paper's numbers, where they are about this protocol."""
+        return {row: [*values] for row, values in self.rows.items()} if protocol in self.printed_in else {}
+
+
 class Table(Words):
     """A table or figure of a paper that `augend reproduce` can run. See `Protocol`, `Scale`, `Row` and `Claim`.
 
@@ -236,6 +254,7 @@ class Table(Words):
         measures: each a column beside the accuracies, see `augend.study.columns.measured`.
         choices: what is chosen by validation among rows.
         stability: rows have a column that says how far validation accuracy falls from one look to the next.
+        epochs: see `Epochs`.
         equation8: the rows that `augend.study.equation8` compares: `pictures`, `embeddings` and `none`.
     """
 
@@ -258,17 +277,22 @@ class Table(Words):
     measures: tuple[str, ...] = ()
     choices: tuple[Choice, ...] = ()
     stability: bool = False
+    epochs: Epochs = Field(default_factory=Epochs)
     equation8: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _names_fit(self) -> Table:
-        for row in (self.reference, *(c for claim in self.claims for c in (claim.better, claim.than))):
+        named = (self.reference, *self.epochs.rows, *(c for claim in self.claims for c in (claim.better, claim.than)))
+        for row in named:
             if row not in self.rows:
                 raise ValueError(f"found row {row!r}; allowed: {', '.join(self.rows)}{nearest(row, list(self.rows))}")
         for choice in self.choices:
             for row in choice.among:
                 if row not in self.rows:
                     raise ValueError(f"choice {choice.says!r}: there is no row {row!r}{nearest(row, list(self.rows))}")
+        for claim in self.claims:
+            if claim.after and not {claim.better, claim.than} <= set(self.epochs.rows):
+                raise ValueError(f"a claim is about epoch {claim.after}; its rows must be among the table's `epochs`")
         for measure in self.measures:
             if measure not in MEASURES and "/" not in measure:
                 raise ValueError(f"found measure {measure!r}; allowed: {', '.join(MEASURES)}, PHASE/TERM")
