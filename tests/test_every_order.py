@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augend import AugendError
-from augend.order import Copies, every_order, judge_copies
+from augend.order import Copies, every_order, judge_copies, renew_statistics
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
@@ -211,3 +211,31 @@ def test_what_cannot_be_tried() -> None:
             every_order(model, OPTIMIZERS["sgd"], batches, chunk=chunk)
     with pytest.raises(AugendError, match="there are no batches"):
         every_order(model, OPTIMIZERS["sgd"], [])
+
+
+def test_renewed_statistics_are_those_of_the_pictures_under_each_copys_weights() -> None:
+    """By hand: the mean and the unbiased variance of what batch norm is given, of every copy."""
+    model, x, y = _made(3)
+    found = every_order(model, OPTIMIZERS["sgd"], list(zip(x, y, strict=True)))
+    before = {name: value.clone() for name, value in found.copies.buffers.items()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    pictures = torch.randn(40, 1, 6, 6)
+    renewed = renew_statistics(model, found.copies, pictures)
+    for number in range(len(renewed)):
+        weight, bias = (found.copies.weights[f"0.{name}"][number] for name in ("weight", "bias"))
+        seen = functional.conv2d(pictures, weight, bias).relu()
+        torch.testing.assert_close(renewed.buffers["2.running_mean"][number], seen.mean((0, 2, 3)))
+        torch.testing.assert_close(renewed.buffers["2.running_var"][number], seen.var((0, 2, 3)))
+    assert all(torch.equal(value, before[name]) for name, value in found.copies.buffers.items())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert renewed.weights is found.copies.weights and renewed.state is found.copies.state
+    losses, _ = judge_copies(model, renewed, x[0], y[0])
+    alone = copy.deepcopy(model)
+    renewed.load_into(alone, 2)
+    torch.testing.assert_close(losses[2], functional.cross_entropy(alone.eval()(x[0]), y[0]).detach())
+
+
+def test_a_model_without_batch_norm_has_nothing_to_renew() -> None:
+    model = nn.Linear(3, 2)
+    copies = Copies.of(model)
+    assert renew_statistics(model, copies, torch.randn(4, 3)).buffers == {}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from augend import AugendError, Draws
+from augend import AugendError, Draws, checkpoint
 from augend.contract import Saved
 from augend.order import Copies, Given, every, every_order, judge_copies
 from augend.report import perfect as page
@@ -97,7 +97,12 @@ def test_a_run_is_carried_on_and_written(digits: None, tmp_path: Path) -> None:
     assert "between" not in first and set(second["between"]) == {"starts", "orders"}
     assert heard[-1] == {"epoch": 3, "of": 3, "start": len(second["carried"]), "starts": len(second["carried"])}
     text = page.write(tmp_path / "run", found).read_text()
-    assert "| 3 |" in text and "0.671" not in text and (tmp_path / "run" / "figures" / "figure-2-1.png").is_file()
+    assert (
+        "held-out loss: running / renewed statistics" in text
+        and text.count("| 3 |") == 2
+        and "0.671" not in text
+        and (tmp_path / "run" / "figures" / "figure-2-1.png").is_file()
+    )
     printed = page.write(tmp_path / "run", {**found, "scale": "paper"}).read_text()
     assert "0.671 / 0.776 / 0.903" in printed
     assert json.loads((tmp_path / "run" / "perfect.json").read_text()) == found
@@ -110,7 +115,8 @@ def test_what_an_order_is_worth_is_asked_within_a_start() -> None:
         test = level + torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
         held_of = torch.tensor([0, 1, 3, 4, 5])  # the best, the worst, and three that were drawn
         held = level + torch.tensor([0.50, 0.40, 0.20, 0.10, 0.00])
-        each.append({"losses": test, "right": 1 / test, "held_of": held_of, "held": held})
+        renewed = level + torch.tensor([0.05, 0.00, 0.01, 0.02, 0.00])
+        each.append({"losses": test, "right": 1 / test, "held_of": held_of, "held": held, "renewed": renewed})
         drawn.append(torch.tensor([1, 3, 4]))
     found = perfect._epoch(each, drawn, [0])
     assert found["held_correlation"] == pytest.approx(-1)  # over all of them together it would be above 0.9
@@ -119,14 +125,38 @@ def test_what_an_order_is_worth_is_asked_within_a_start() -> None:
     assert found["held_worth"] == pytest.approx(
         0.7 / 3 - 0.5
     )  # the best orders are chosen noise, and worse than others
+    about = found["renewed"]
+    assert about["mean"] == pytest.approx([5 + 0.7 / 3, 5 + 0.01]) and about["spread"] == pytest.approx(
+        [0.1527525, 0.01], abs=1e-5
+    )
+    assert about["worth"] == pytest.approx(0.01 - 0.05, abs=1e-5) and about["correlation"] == pytest.approx(-1)
 
 
-def test_a_page_of_an_earlier_version_is_refused(digits: None, tmp_path: Path) -> None:
+def test_renewed_losses_are_those_of_the_training_pictures_statistics(digits: None, tmp_path: Path) -> None:
+    """Against the plain way: a model of each order, torch's own renewal, and its loss on held-out pictures."""
     found = _run(tmp_path / "run")
-    with pytest.raises(
-        AugendError, match=r"perfect\.json: is of an earlier version, .*; repeat the command of the run"
-    ):
-        page.write(tmp_path / "run", {**found, "schema": 1})
+    table, size = perfect.load_perfect(TABLE), perfect.load_perfect(TABLE).scales["smoke"]
+    pieces = perfect._pictures(table, size, 0, None)
+    values, copies, _ = starts.load(tmp_path / "run" / "orders" / "epoch-02-start-00.augend")
+    model, expected = perfect.network(0), []
+    for number in values["held_of"].tolist():
+        copies.load_into(model, number)
+        torch.optim.swa_utils.update_bn([pieces.train[0]], model)
+        with torch.no_grad():
+            expected.append(float(torch.nn.functional.cross_entropy(model.eval()(pieces.held[0]), pieces.held[1])))
+    torch.testing.assert_close(values["renewed"], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+    assert float((values["renewed"] - values["held"]).abs().min()) > 1e-3  # running statistics are others
+    assert found["epochs"][1]["renewed"]["spread"][1] > 0
+
+
+def test_a_start_of_an_earlier_version_is_refused(digits: None, tmp_path: Path) -> None:
+    _run(tmp_path / "run")
+    file = tmp_path / "run" / "orders" / "epoch-02-start-00.augend"
+    tensors, about = checkpoint.read(file)
+    del tensors["value/renewed"]
+    checkpoint.write(file, tensors, about)
+    with pytest.raises(AugendError, match=r"epoch-02-start-00\.augend: is of an earlier version; give another --out"):
+        _run(tmp_path / "run")
 
 
 def test_a_run_goes_on_with_the_runs_that_it_carried_on(digits: None, tmp_path: Path) -> None:

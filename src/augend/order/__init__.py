@@ -5,7 +5,7 @@ every step, tell it what it hears by `feedback`, and save its `state_dict`.
 """
 
 from augend.order.choosing import taken_first
-from augend.order.every import Copies, EveryOrder, every_order, judge_copies
+from augend.order.every import Copies, EveryOrder, every_order, judge_copies, renew_statistics
 from augend.order.given import Given
 from augend.order.grab import GraB
 from augend.order.groups import Groups
@@ -36,6 +36,7 @@ __all__ = [
     "every_order",
     "judge_copies",
     "measure_orders",
+    "renew_statistics",
     "sampled",
     "taken_first",
 ]

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
+from torch.optim.swa_utils import update_bn
 
 from augend.contract import AugendError
 from augend.order.trial import evaluating, in_mode
 
-__all__ = ["Copies", "EveryOrder", "every_order", "judge_copies"]
+__all__ = ["Copies", "EveryOrder", "every_order", "judge_copies", "renew_statistics"]
 
 MOST = 9  # batches: 9! = 362,880 orders
 CHUNKS = (1, 6, 12, 24, 72, 144)
@@ -224,6 +225,37 @@ def judge_copies(
                 losses[begin : begin + chunk] += each.view(len(out), -1).sum(1)
                 right[begin : begin + chunk] += (out.argmax(2) == labels).sum(1)
     return losses / len(x), right / len(x)
+
+
+def renew_statistics(model: nn.Module, copies: Copies, x: Tensor) -> Copies:
+    """Copies whose batch norm has the statistics of some pictures, under their own weights, instead of its running ones.
+
+    Running statistics trail the weights by tens of steps, and weigh the last batches most: after an epoch of a few batches
+    they are much of what its order changes. Judging copies with and without them tells that from what the weights learned.
+
+    Args:
+        x: inputs, all of one pass; those that were trained on, for instance.
+
+    Returns:
+        Copies that share weights and state with those given. What a model has no batch norm for stays as it is.
+
+    Cost:
+        A forward pass of `x` a copy.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        >>> found = renew_statistics(model, Copies.of(model), torch.ones(8, 3))
+        >>> torch.allclose(found.buffers["1.running_mean"][0], model[0](torch.ones(3)))
+        True
+    """
+    own = copy.deepcopy(model)
+    buffers = {name: value.clone() for name, value in copies.buffers.items()}
+    for number in range(len(copies)):
+        copies.load_into(own, number)
+        update_bn([x], own)
+        for name, value in own.named_buffers():
+            buffers[name][number] = value
+    return Copies(copies.weights, buffers, copies.state)
 
 
 def _batches(batches: Batches | Sequence[tuple[Tensor, Tensor]], count: int | None) -> tuple[Batches, int]:

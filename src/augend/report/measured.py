@@ -12,6 +12,7 @@ from augend.checkpoint import write_bytes
 from augend.order.measures import MEASURES
 from augend.report.lines import provenance, signed, table, three
 from augend.report.plots import COLOURS, draw
+from augend.study.measured import JUDGED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,21 +43,8 @@ def _cell(found: dict[str, Any] | None) -> str:
 
 
 def _markdown(found: dict[str, Any]) -> str:
-    size, starts = found["size"], found["starts"]
-    head = ["measure", *(f"position {n + 1}" for n in range(size["batches"])), "mean of positions"]
-    rows = [[f"{name}: {about}", *map(_cell, found["correlations"][name])] for name, about in MEASURES.items()]
-    cells = sum(one is not None and one["low"] is not None for row in found["correlations"].values() for one in row)
-    worth = [
-        [
-            str(epoch),
-            three([float(np.mean([one["loss"][which] for one in of_it])) for which in NAMED]),
-            three([float(np.mean([one["held"][which] for one in of_it])) for which in NAMED]),
-            f"{np.mean([one['held_mean'] for one in of_it]):.3f}",
-            signed(_mean([one["agreement"] for one in of_it])),
-        ]
-        for epoch in size["starts"]
-        for of_it in [[one for one in starts if one["epoch"] == epoch]]
-    ]
+    size, both = found["size"], found["correlations"]
+    cells = sum(one is not None and one["low"] is not None for row in both["running"].values() for one in row)
     parts = [
         f"# {found['title']}",
         f"{found['source']}. Scale {found['scale']}: {found['about']}. All orders are judged on {size['judged']:,} pictures "
@@ -64,23 +52,47 @@ def _markdown(found: dict[str, Any]) -> str:
         "Rank correlation of a measure with the loss that its order ended in (below 0: the larger, the better), the mean "
         f"over {len(size['starts'])} starts, 95 % intervals over {size['splits']} splits of pictures. Of {cells} cells one "
         "in twenty would be bold by chance.",
-        table(head, rows),
+        _correlations(found, "running"),
+        "Running statistics of batch norm trail the weights, and weigh the last batches most. The same correlations where "
+        "every order is judged with the statistics of all pictures that it was trained on, under its own weights:",
+        _correlations(found, "renewed"),
         "What an order is worth, by the epochs of training before it: the loss after the order that is best, median and "
         "worst on the pictures that judge, and of the same three orders on other pictures, where being best was not chosen.",
-        table(
-            [
-                "epochs before",
-                "judged: best / median / worst",
-                "other pictures: best / median / worst",
-                "mean of all measured",
-                "rank correlation of both",
-            ],
-            worth,
-        ),
+        _worth(found),
         "![Measures of the best, the median and the worst order](figures/measures.png)",
         provenance(found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _correlations(found: dict[str, Any], which: str) -> str:
+    head = ["measure", *(f"position {n + 1}" for n in range(found["size"]["batches"])), "mean of positions"]
+    rows = [[f"{name}: {about}", *map(_cell, found["correlations"][which][name])] for name, about in MEASURES.items()]
+    return table(head, rows)
+
+
+def _worth(found: dict[str, Any]) -> str:
+    head = [
+        "epochs before",
+        "statistics",
+        "judged: best / median / worst",
+        "other pictures: best / median / worst",
+        "mean of all measured",
+        "rank correlation of both",
+    ]
+    lines = [
+        [
+            str(epoch),
+            which,
+            *(three([float(np.mean([one[on][name] for one in of_it])) for name in NAMED]) for on in ("loss", "held")),
+            f"{np.mean([one['held_mean'] for one in of_it]):.3f}",
+            signed(_mean([one["agreement"] for one in of_it])),
+        ]
+        for epoch in found["size"]["starts"]
+        for which in JUDGED
+        for of_it in [[one[which] for one in found["starts"] if one["epoch"] == epoch]]
+    ]
+    return table(head, lines)
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -95,7 +107,7 @@ def _lines(figure: Figure, found: dict[str, Any]) -> bool:
     for number, name in enumerate(MEASURES):
         axes = figure.add_subplot(down, across, number + 1)
         for which, colour in NAMED.items():
-            values = np.array([one["measures"][name][which] for one in found["starts"]], dtype=float)
+            values = np.array([one["running"]["measures"][name][which] for one in found["starts"]], dtype=float)
             there = ~np.isnan(values).all(0)
             mean = np.full(values.shape[1], np.nan)
             mean[there] = np.nanmean(values[:, there], axis=0)

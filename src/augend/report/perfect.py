@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augend.checkpoint import write_bytes
-from augend.contract import AugendError
 from augend.report.lines import provenance, signed, table, three
 from augend.report.plots import COLOURS, draw, place
-from augend.study.perfect import SCHEMA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,16 +20,7 @@ LOSSES, ACCURACIES = (1, 2, 5, 6), (12, 13)  # the epochs of Figures 2.1 and 2.2
 
 
 def write(folder: Path, found: dict[str, Any]) -> Path:
-    """Draw the figures and write ``perfect.md``.
-
-    Raises:
-        AugendError: what was found is of an earlier version.
-    """
-    if found.get("schema") != SCHEMA:
-        raise AugendError(
-            f"{folder / 'perfect.json'}: is of an earlier version, which compared orders of different starts; repeat the "
-            f"command of the run, which reads what is kept: {found.get('command')}"
-        )
+    """Draw the figures and write ``perfect.md``."""
     epochs = len(found["epochs"])
     there = {of: [e for e in wanted if e <= epochs] for of, wanted in (("losses", LOSSES), ("accuracies", ACCURACIES))}
     plots: dict[str, Callable[[Figure], bool]] = {
@@ -73,7 +62,7 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
                 three(epoch["loss"]),
                 beside[1],
                 three([epoch["held_best"], epoch["held_mean"]]),
-                f"{epoch['held_worth']:+.3f}".replace("-", "−"),
+                signed(epoch["held_worth"], 3),
                 signed(epoch["held_correlation"]),
                 signed(between.get("starts")),
                 signed(between.get("orders")),
@@ -91,10 +80,37 @@ def _markdown(found: dict[str, Any], folder: Path) -> str:
         "Correlations are of ranks: of test with held-out losses of the orders drawn from a start, the mean over starts; of "
         "the carried runs' losses with the mean losses of what goes on from them; of an order's mean loss over the starts "
         "with that in the epoch before.",
+        "Batch norm's running statistics trail the weights, and weigh an epoch's last batches most. The same held-out losses "
+        "of the orders drawn from a start, once more with the statistics of all training pictures under each run's own "
+        "weights: what is left of the differences is in the weights. Standard deviations are within a start, the mean over "
+        "starts.",
+        _batch_norm(found),
         *(f"![{title}](figures/{file.name})" for title, file in _figures(folder)),
         provenance(found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _batch_norm(found: dict[str, Any]) -> str:
+    head = [
+        "epoch",
+        "held-out loss: running / renewed statistics",
+        "standard deviation: running / renewed",
+        "renewed lower by a start's best order",
+        "running with renewed",
+    ]
+    lines = [
+        [
+            str(number + 1),
+            three(renewed["mean"]),
+            " / ".join(f"{value:.4f}" for value in renewed["spread"]),
+            signed(renewed["worth"], 4),
+            signed(renewed["correlation"]),
+        ]
+        for number, epoch in enumerate(found["epochs"])
+        for renewed in [epoch["renewed"]]
+    ]
+    return table(head, lines)
 
 
 def _printed(found: dict[str, Any]) -> list[list[float]]:

@@ -23,7 +23,7 @@ from augend.checkpoint import write_json
 from augend.contract import AugendError, Component, Saved
 from augend.data.named import cifar10_pictures
 from augend.names import lookup
-from augend.order.every import Copies, every_order, judge_copies
+from augend.order.every import Copies, every_order, judge_copies, renew_statistics
 from augend.order.measures import MEASURES, measure_orders
 from augend.order.trial import in_mode
 from augend.randomness import Draws, stream_key
@@ -32,9 +32,10 @@ from augend.study.evidence import read_json
 from augend.study.statistics import mean_of, said
 from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, whole_table
 
-__all__ = ["Measured", "MeasuredSize", "load_measured", "run_measured"]
+__all__ = ["JUDGED", "Measured", "MeasuredSize", "load_measured", "run_measured"]
 
-SCHEMA = 2  # from 2 on, orders go on with the optimizer's state
+SCHEMA = 3  # from 3 on, with batch norm's statistics renewed as well
+JUDGED = ("running", "renewed")  # batch norm's statistics: as training left them, and of all pictures trained on
 TRIED = 3  # batches, to find how many copies go side by side
 Progress = Callable[[Mapping[str, Any]], None]
 Batch = tuple[Tensor, Tensor]
@@ -102,7 +103,7 @@ def run_measured(
         "command": command,
         "environment": environment,
         "starts": found,
-        "correlations": {name: _over_splits(found, name) for name in MEASURES},
+        "correlations": {which: {name: _over_splits(found, which, name) for name in MEASURES} for which in JUDGED},
     }
     write_json(out / "measures.json", whole)
     return whole
@@ -169,10 +170,7 @@ def _read(file: Path) -> dict[str, Any]:
     """A start that is done."""
     kept: dict[str, Any] = read_json(file)
     if kept.get("schema") != SCHEMA:
-        raise AugendError(
-            f"{file}: is of an earlier version, whose orders began without the momentum of the training before; give another "
-            "--out, or remove the folder"
-        )
+        raise AugendError(f"{file}: is of an earlier version; give another --out, or remove the folder")
     return kept
 
 
@@ -186,31 +184,36 @@ def _start(
     classes: int,
     chunk: int,
 ) -> dict[str, Any]:
-    """Every order from one start, momentum included, and the measures of some."""
+    """Every order from one start, momentum included, judged in two ways, and the measures of some."""
     every = every_order(model, make, batches, chunk=chunk, start=here)
-    losses, right = judge_copies(model, every.copies, *pieces.judged)
+    drawn = Draws(0, "measured/orders").permutation(len(every.orders))[0][: size.sampled].tolist()
+    ways = every.copies, renew_statistics(model, every.copies, pieces.train[0])
+    judged = {which: _judged(model, copies, pieces, drawn) for which, copies in zip(JUDGED, ways, strict=True)}
+    numbers = [*drawn, *(number for one in judged.values() for number in one["orders"].values())]
+    seen = measure_orders(model, make, batches, every.orders[numbers], held=pieces.held, classes=classes, start=here)
+    for one in judged.values():
+        ends = np.array(one["losses"])[drawn]
+        one["correlation"] = {name: _correlated(seen[name][: len(drawn)].double().numpy(), ends) for name in seen}
+        at = {name: numbers.index(number) for name, number in one["orders"].items()}
+        one["measures"] = {name: {which: _plain(seen[name][row]) for which, row in at.items()} for name in seen}
+        one["orders"] = {name: every.orders[number].tolist() for name, number in one["orders"].items()}
+    return judged
+
+
+def _judged(model: nn.Module, copies: Copies, pieces: _Pieces, drawn: list[int]) -> dict[str, Any]:
+    """What orders ended in: all of them on the pictures that judge; on others those drawn, the best, median and worst."""
+    losses, right = judge_copies(model, copies, *pieces.judged)
     ranked = losses.argsort()
     named = {"best": int(ranked[0]), "median": int(ranked[len(ranked) // 2]), "worst": int(ranked[-1])}
-    drawn = Draws(0, "measured/orders").permutation(len(losses))[0][: size.sampled].tolist()
-    numbers = [*drawn, *named.values()]
-    seen = measure_orders(model, make, batches, every.orders[numbers], held=pieces.held, classes=classes, start=here)
-    again, _ = judge_copies(model, every.copies.take(numbers), *pieces.held)
-    ends = losses[drawn].double().numpy()
+    again = judge_copies(model, copies.take([*drawn, *named.values()]), *pieces.held)[0]
     return {
-        "losses": [round(float(value), 6) for value in losses],
-        "accuracies": [round(float(value), 6) for value in right],
-        "orders": {name: every.orders[number].tolist() for name, number in named.items()},
+        "losses": [round(value, 7) for value in losses.tolist()],
+        "accuracies": [round(value, 6) for value in right.tolist()],
+        "orders": named,
         "loss": {name: float(losses[number]) for name, number in named.items()},
         "held": dict(zip(named, again[len(drawn) :].tolist(), strict=True)),
         "held_mean": float(again[: len(drawn)].mean()),
-        "agreement": rank_correlation(ends, again[: len(drawn)].double().numpy()),
-        "measures": {
-            name: {which: _plain(values[len(drawn) + n]) for n, which in enumerate(named)}
-            for name, values in seen.items()
-        },
-        "correlation": {
-            name: _correlated(values[: len(drawn)].double().numpy(), ends) for name, values in seen.items()
-        },
+        "agreement": rank_correlation(losses[drawn].double().numpy(), again[: len(drawn)].double().numpy()),
     }
 
 
@@ -221,13 +224,13 @@ def _correlated(values: NDArray[Any], ends: NDArray[Any]) -> list[float | None]:
     return [rank_correlation(column, ends) for column in (*values.T, mean)]
 
 
-def _over_splits(found: list[dict[str, Any]], name: str) -> list[dict[str, Any] | None]:
+def _over_splits(found: list[dict[str, Any]], which: str, name: str) -> list[dict[str, Any] | None]:
     """The correlations' means over a split's starts, and over the splits, with their intervals."""
     columns = []
-    for position in range(len(found[0]["correlation"][name])):
+    for position in range(len(found[0][which]["correlation"][name])):
         by_split: dict[int, list[float]] = {}
         for one in found:
-            value = one["correlation"][name][position]
+            value = one[which]["correlation"][name][position]
             if value is not None:
                 by_split.setdefault(one["split"], []).append(value)
         columns.append(said(mean_of([float(np.mean(values)) for values in by_split.values()]), -1, 1))

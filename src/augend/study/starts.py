@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from augend.checkpoint import read, write
 from augend.contract import AugendError
-from augend.order.every import Copies, every_order
+from augend.order.every import Copies, every_order, renew_statistics
 from augend.randomness import Draws, stream_key
 from augend.recipes.schema import Words
 from augend.runner.hardware import keep_pages
@@ -185,7 +185,9 @@ class Starts:
         ranked = losses.argsort()
         drawn = again(self.seed, epoch, number, len(losses))
         some = torch.tensor(sorted({*ranked[[0, -1]].tolist(), *drawn.tolist()}))  # all of them would double the time
-        values = {"losses": losses, "right": right, "held_of": some, "held": other(found.copies.take(some))[0]}
+        taken = found.copies.take(some)
+        renewed = other(renew_statistics(network(self.seed), taken, self.pieces.train[0]))[0]
+        values = {"losses": losses, "right": right, "held_of": some, "held": other(taken)[0], "renewed": renewed}
         about = {"seconds": seconds, "steps": found.steps, "chunk": found.chunk}
         _save(self.file(epoch, number), values, found.copies, about)
         return number
@@ -225,8 +227,14 @@ def _save(file: Path, values: Mapping[str, Tensor], copies: Copies, about: Mappi
 
 
 def load(file: Path) -> tuple[dict[str, Tensor], Copies, float]:
-    """What a start came to: values (``losses``, ``right``, ``held`` and whose, ``held_of``), the copies, seconds."""
+    """What a start came to: values, the copies, seconds.
+
+    The values: ``losses`` and ``right`` of every order on test pictures; of the orders ``held_of``, ``held``, the loss on
+    held-out ones, and ``renewed``, the same where batch norm's statistics are those of the training pictures.
+    """
     tensors, about = read(file)
+    if "value/renewed" not in tensors:
+        raise AugendError(f"{file}: is of an earlier version; give another --out, or remove the folder")
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
