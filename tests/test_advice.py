@@ -171,7 +171,7 @@ def said(folder: Path, made: Choice, seconds: dict[str, float], **versus: object
     found = results.write(make_study(folder, recipes, curves=False, reference=next(iter(recipes))))
     found["choice"] = {**found["choice"], **asdict(made)}
     for name, recipe in found["recipes"].items():
-        recipe["cost"]["seconds"] = seconds[name]
+        recipe["cost"]["counted"] = seconds[name]
         recipe["versus_advised"] = None
     assert made.rival is not None
     found["recipes"][made.rival]["versus_advised"] = {**VERSUS, "separated": 0, "probabilities": BETTER, **versus}
@@ -213,6 +213,28 @@ def test_what_is_hardly_cheaper_did_not_do_better(tmp_path: Path) -> None:
     made = decide(means, seconds, phases={"aug-ft": 2}, error=0.02)
     assert (made.form, made.advised, made.rival) == (2, "cutmix", "mixup")
     assert '"cutmix" is a little cheaper, so start with "cutmix".' in said(tmp_path, made, seconds)
+
+
+def test_at_equal_seconds_what_was_used_more_or_less_is_chance(tmp_path: Path) -> None:
+    """Two recipes that are as good: the one that took fewer of the seconds that both were given is not cheaper."""
+    recipes = {"augmented": Made(0.90, 10.0), "infobatch": Made(0.90, 8.0), "grab": Made(0.90, 9.5)}
+    own = results.write(make_study(tmp_path / "own", recipes, sizes=LARGE, curves=False))
+    assert own["choice"]["advised"] == "infobatch" and own["alike"] == "steps"
+    given = {"request": {"time": "1h"}, "predicted": {name: {"training": 9.0} for name in recipes}}
+    found = results.write(make_study(tmp_path / "equal", recipes, sizes=LARGE, curves=False, extra=given))
+    assert found["alike"] == "seconds" and found["choice"]["advised"] == "augmented"
+    assert found["advice"]["text"] == 'None of the special recipes is worth its cost here: use "augmented".'
+    assert found["recipes"]["infobatch"]["cost"]["used_of_predicted"] == pytest.approx(8 / 9, rel=0.05)
+    better = {"augmented": Made(0.90, 10.0), "infobatch": Made(0.97, 8.0)}
+    found = results.write(make_study(tmp_path / "better", better, sizes=LARGE, curves=False, extra=given))
+    assert found["advice"]["text"].startswith("Use") and "costs" not in found["advice"]["text"]
+    two = {name: recipes[name] for name in ("augmented", "infobatch")}
+    tuned = {**given, "tuned": {"augmented": {"seconds": 50.0}, "infobatch": {"seconds": 5.0}}}
+    found = results.write(make_study(tmp_path / "tuned", two, sizes=LARGE, curves=False, extra=tuned))
+    assert found["choice"]["advised"] == "infobatch"  # tuning is on top of what was given
+    dear = {**given, "predicted": {"augmented": {"training": 14.0}, "infobatch": {"training": 9.0}}}
+    found = results.write(make_study(tmp_path / "dear", two, sizes=LARGE, curves=False, extra=dear))
+    assert found["choice"]["advised"] == "infobatch"  # phases of a fixed length took more than was to be given
 
 
 def test_a_recipe_that_has_not_begun_is_waited_for_and_one_that_failed_is_named(tmp_path: Path) -> None:

@@ -94,10 +94,9 @@ def _dear(study: Any) -> list[str]:
     dear = [f"{name} {share:.1f} times" for name, share in shares.items() if share > DEAR]
     if not dear:
         return []
-    kind = study.request.equal or ("seconds" if study.request.time is not None else "steps")
     return [
-        f"warning: not equal in {kind}: {', '.join(dear)} what the others cost, since a phase of a fixed length takes it; "
-        "give a larger --budget or more --time, or a shorter phase"
+        f"warning: not equal in {study.request.alike}: {', '.join(dear)} what the others cost, since a phase of a fixed "
+        "length takes it; give a larger --budget or more --time, or a shorter phase"
     ]
 
 

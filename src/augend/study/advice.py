@@ -1,10 +1,10 @@
 """The advice of a study, by rule: which recipe is chosen on validation, and which of four sentences is true of it.
 
-The rule, with L the recipe of the best validation mean: candidates are the recipes with P(worse than L by more than
-the margin) < 0.5; X is the cheapest of them by seconds, and among those that cost within 10 % of it the one with fewer
-phases (then the better one; but the reference, if it is among them, before a special one that is not separated from it:
-what is special must be better, or cheaper, to be advised). Asking for proof of equivalence instead makes the noise winner
-the only candidate.
+The rule, with L the recipe of the best validation mean: candidates are the recipes with P(worse than L by more than the
+margin) < 0.5; X is the cheapest of them by seconds (where seconds were given, by those, not by what was used of them), and
+among those that cost within 10 % of it the one with fewer phases (then the better one; but the reference, if it is among
+them, before a special one that is not separated from it: what is special must be better, or cheaper, to be advised). Asking
+for proof of equivalence instead makes the noise winner the only candidate.
 
 4. `Nothing learned ...` comes first: no recipe has P(better than always answering the largest class by more than the
    margin) >= 0.8. (By means alone, four recipes at chance would often escape it.)
@@ -42,7 +42,7 @@ _EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe as the rule sees it: its validation mean, its training seconds (median of its trials).
+    """A recipe as the rule sees it: its validation mean, the seconds it costs (`results.decide` says which).
 
     `above` is its validation score minus that of always answering the largest training class.
     """
@@ -186,7 +186,7 @@ def _at_most(results: dict[str, Any], advised: str) -> float | None:
 
 
 def _cost(results: dict[str, Any], name: str, other: str) -> float | None:
-    mine, theirs = (results["recipes"][n]["cost"]["seconds"] for n in (name, other))
+    mine, theirs = (results["recipes"][n]["cost"]["counted"] for n in (name, other))
     return None if not mine or not theirs else float(mine / theirs)
 
 
@@ -200,7 +200,7 @@ def _form1(results: dict[str, Any], advised: str) -> str:
         if results["repeats_finished"] > 1:
             text += f" (at most {max(1, math.ceil(100 * most - _EXACT))} %)"
     ratio = _cost(results, advised, reference) if reference in results["recipes"] else None
-    if ratio is not None and advised != reference:
+    if ratio is not None and advised != reference and times(ratio) != "1":
         text += f', and "{advised}" costs {times(ratio)} of "{reference}"'
     return text + "."
 

@@ -289,7 +289,7 @@ def plan_study(
         "rate": settings_rate(first, request.job(first, 0).settings, overrides=request.job(first, 0).overrides),
     }
     study = Study(out, request, record)
-    if timed or request.time is not None or request.equal in ("seconds", "flops"):
+    if timed or request.alike != "steps":
         made = {plan.recipe: (plan, splits[recipe]) for recipe, plan in plans.items()}
         found = lengths(study, made, begun, once=timed, told=timing)
         budgets = {name: f"{one.budget}step" for name, one in found.items() if one.budget is not None}

@@ -32,6 +32,7 @@ __all__ = [
     "Scored",
     "Trial",
     "finished",
+    "given_alike",
     "one_set",
     "read_record",
     "read_rows",
@@ -79,9 +80,20 @@ class Record:
     classes: tuple[str, ...]
     raw: dict[str, Any]
 
+    @property
+    def alike(self) -> str:
+        """What all recipes were given alike: "steps", "seconds" or "flops"."""
+        request = self.raw.get("request", {})
+        return given_alike(request.get("equal"), request.get("time"))
+
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name."""
         return next(recipe for recipe in self.recipes if recipe.name == name)
+
+
+def given_alike(equal: str | None, time: str | None) -> str:
+    """What all recipes of a study are given alike, by ``--equal`` and ``--time``."""
+    return equal or ("seconds" if time is not None else "steps")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from augend.recipes.language import compose, reaching
 from augend.recipes.library import load
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job
-from augend.study.evidence import trial_name
+from augend.study.evidence import given_alike, trial_name
 from augend.study.trials import state_of
 
 __all__ = ["DIGITS", "Request", "Study", "seconds_of"]
@@ -107,6 +107,11 @@ class Request:
             raise AugendError(f"--margin is {100 * self.margin:g}; it is a number of points above 0 and below 100")
         if self.tune < 0 or self.tune in (1, 2):
             raise AugendError(f"--tune is {self.tune}; it is a number of learning rates, 3 or more (or 0)")
+
+    @property
+    def alike(self) -> str:
+        """What all recipes are given alike: "steps", "seconds" or "flops"."""
+        return given_alike(self.equal, self.time)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -96,9 +96,8 @@ def decide(record: Record, done: Done | None = None) -> dict[str, Any] | None:
 
     entries = []
     for recipe in evidence.recipes:
-        tuned = record.raw.get("tuned", {}).get(recipe.name)
         mine = [t for t in evidence.trials.values() if t.recipe == recipe.name]
-        seconds = _cost(mine, tuned["seconds"] if tuned else 0.0)["seconds"]
+        seconds = _cost(record, recipe.name, mine)["counted"]
         mean, above = evidence.level(recipe.name, "valid").mean, evidence.above_constant(recipe.name)
         entries.append(advice.Entry(recipe, mean, math.inf if seconds is None else seconds, above))
     pictures = next(iter(evidence.trials.values())).splits["valid"].pictures
@@ -160,6 +159,7 @@ def gather(record: Record, choice: dict[str, Any] | None, done: Done | None = No
         "reference": record.reference,
         "metric": record.metric,
         "margin": record.margin,
+        "alike": record.alike,
         "sizes": record.sizes,
         "fixed_test": record.fixed_test,
         "classes": list(record.classes),
@@ -266,11 +266,7 @@ def _recipe(evidence: Evidence, name: str, advised: str | None) -> dict[str, Any
     }
     if "test" in splits:
         found.update(_details([trial.splits["test"] for trial in trials], len(evidence.record.classes)))
-    tuned = evidence.record.raw.get("tuned", {}).get(name)
-    predicted = evidence.record.raw.get("predicted", {}).get(name)
-    found["cost"] = _cost(trials, tuned["seconds"] if tuned else 0.0)
-    if predicted and predicted["training"] and found["cost"]["trained"]:
-        found["cost"]["used_of_predicted"] = found["cost"]["trained"] / predicted["training"]
+    found["cost"] = _cost(evidence.record, name, trials)
     found["curve"] = _curve(trials)
     return found
 
@@ -298,12 +294,15 @@ def _median(values: list[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _cost(trials: list[Trial], tuning: float = 0.0) -> dict[str, Any]:
+def _cost(record: Record, name: str, trials: list[Trial]) -> dict[str, Any]:
     """Medians over the trials: cold seconds (all parts but evaluation), marginal ones, by part; FLOPs, bytes.
 
-    What was tuned once for all trials of a recipe (`tuning` seconds) is part of the cold price of each, as are the seconds of
-    decoding, whoever decoded. "trained" is without both.
+    What was tuned once for all trials of a recipe is part of the cold price of each, as are the seconds of decoding, whoever
+    decoded. "trained" is without both. "counted" is the price that advice goes by: where recipes were given seconds, those
+    that were planned, since what they used more or less is chance.
     """
+    tuned, predicted = (record.raw.get(key, {}).get(name) for key in ("tuned", "predicted"))
+    tuning = tuned["seconds"] if tuned else 0.0
     totals = [trial.ledger["total"] for trial in trials if "total" in trial.ledger]
     seconds = [{part: float(value) for part, value in total.get("seconds", {}).items()} for total in totals]
     cold = [sum(value for part, value in s.items() if part != "evaluation") for s in seconds]
@@ -313,10 +312,14 @@ def _cost(trials: list[Trial], tuning: float = 0.0) -> dict[str, Any]:
     def of(key: str) -> float | None:
         return _median([float(total[key]) for total in totals if total.get(key) is not None])
 
-    whole = _median(cold)
+    whole, trained = _median(cold), _median([c - s.get("decoding", 0.0) for c, s in zip(cold, seconds, strict=True)])
+    planned = predicted["training"] if predicted else None
+    counted = planned if record.alike == "seconds" and planned else whole
     return {
         "seconds": None if whole is None else whole + tuning,
-        "trained": _median([c - s.get("decoding", 0.0) for c, s in zip(cold, seconds, strict=True)]),
+        "counted": None if counted is None else counted + tuning,
+        **({"used_of_predicted": trained / planned} if planned and trained else {}),
+        "trained": trained,
         "marginal_seconds": _median(marginal),
         "parts": {
             **{part: _median([s.get(part, 0.0) for s in seconds]) for part in parts},

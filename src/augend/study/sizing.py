@@ -56,7 +56,7 @@ def lengths(
         told: called with (recipes timed, recipes to time).
     """
     request, hardware = study.request, Hardware(**study.record["hardware"])
-    equal = request.equal or ("seconds" if request.time is not None else "steps")
+    equal = request.alike
     order, workers = [name.rpartition("-r")[0] for name in study.names], workers_for(study)
     flops = None
     if equal == "flops":
