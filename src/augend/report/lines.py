@@ -30,8 +30,8 @@ def three(values: Sequence[float]) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """With its sign, a true minus; a dash of none."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """With its sign, a true minus, none before zero; a dash of none."""
+    return "–" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def provenance(found: dict[str, Any]) -> str:

@@ -34,12 +34,12 @@ def _cell(found: dict[str, Any] | None) -> str:
     """A mean correlation with its interval; bold where it leaves out 0."""
     if found is None or found["mean"] is None:
         return "–"
-    text = f"{found['mean']:+.2f}"
+    text = signed(found["mean"])
     if found["low"] is not None:
-        text += f" ({found['low']:+.2f} to {found['high']:+.2f})"
+        text += f" ({signed(found['low'])} to {signed(found['high'])})"
         if found["low"] > 0 or found["high"] < 0:
             text = f"**{text}**"
-    return text.replace("-", "−")
+    return text
 
 
 def _markdown(found: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def _worth(found: dict[str, Any]) -> str:
         "statistics",
         "judged: best / median / worst",
         "other pictures: best / median / worst",
-        "mean of all measured",
+        "other pictures: mean of all measured",
         "rank correlation of both",
     ]
     lines = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from augend.checkpoint import write_bytes
 from augend.report.figures import draw_figures
-from augend.report.lines import line
+from augend.report.lines import line, signed
 from augend.study.table import percent
 from augend.study.tables import TOP_FIVE, load_table
 
@@ -31,7 +31,7 @@ def _level(found: dict[str, Any] | None) -> str:
 
 
 def _signed(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no minus before nothing
+    return signed(100 * share, 1)
 
 
 def _difference(found: dict[str, Any] | None) -> str:

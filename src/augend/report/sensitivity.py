@@ -17,6 +17,7 @@ from augend.evaluate.strengths import ways
 from augend.pixels import to_float
 from augend.randomness import Draws
 from augend.report.facts import facts
+from augend.report.lines import signed
 from augend.report.pictures import as_address
 from augend.report.plots import COLOURS, GRID, INK, WIDTH, draw, short
 from augend.report.templates import rendered
@@ -82,7 +83,7 @@ def points(found: Mapping[str, Any]) -> str:
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return signed(100 * share, 1)
 
 
 def _interval(found: Mapping[str, Any]) -> str:
@@ -135,7 +136,7 @@ def _classes(figure: Figure, found: Mapping[str, Any]) -> bool:
             axes.text(
                 column,
                 row,
-                f"{100 * one['mean']:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0"),
+                signed(100 * one["mean"], 0).removeprefix("+0") or "0",
                 ha="center",
                 va="center",
                 color="#FEFEFE" if deep > 0.6 else INK,
