@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -225,6 +226,10 @@ def test_at_equal_seconds_what_was_used_more_or_less_is_chance(tmp_path: Path) -
     assert found["alike"] == "seconds" and found["choice"]["advised"] == "augmented"
     assert found["advice"]["text"] == 'None of the special recipes is worth its cost here: use "augmented".'
     assert found["recipes"]["infobatch"]["cost"]["used_of_predicted"] == pytest.approx(8 / 9, rel=0.05)
+    assert own["missed"] == [] and len(found["missed"]) == 1  # grab's 5 % and everybody's 10 are no news
+    assert re.match(
+        r"seconds were not equal after all: infobatch used 0\.(7|8)\d of what augmented", found["missed"][0]
+    )
     better = {"augmented": Made(0.90, 10.0), "infobatch": Made(0.97, 8.0)}
     found = results.write(make_study(tmp_path / "better", better, sizes=LARGE, curves=False, extra=given))
     assert found["advice"]["text"].startswith("Use") and "costs" not in found["advice"]["text"]

@@ -83,6 +83,14 @@ def test_the_answer_comes_first_and_the_invitation_last(page: str, study: Path) 
     assert "Now yours: <code>augend compare PATH/TO/FOLDER --plan</code>" in page
 
 
+def test_seconds_that_were_not_equal_after_all_are_said(tmp_path: Path) -> None:
+    recipes = {"augmented": Made(0.9, 10.0), "grab": Made(0.9, 14.0)}
+    given = {"request": {"equal": "seconds"}, "predicted": {name: {"training": 10.0} for name in recipes}}
+    page = report.write(make_study(tmp_path / "study", recipes, repeats=2, extra=given)).read_text(encoding="utf-8")
+    assert re.search(r"grab took 1\.\d\d? of the seconds that were predicted for it", page)
+    assert re.search(r"seconds were not equal after all: grab used 1\.\d\d of what augmented used", page)
+
+
 def test_everything_asked_for_is_there(page: str, study: Path) -> None:
     for heading in ("Accuracy against cost", "Where the seconds went", "Along the steps", "Along the seconds"):
         assert f"<h3>{heading}</h3>" in page

@@ -39,8 +39,6 @@ from augend.contract import AugendError
 
 __all__ = ["add_to", "command_line", "run_shown", "take"]
 
-OFF = 0.15  # part of the predicted seconds by which they may be missed without a word
-
 
 def command_line() -> str:
     """The command as it was typed, but for what only says who runs the trials."""
@@ -218,7 +216,7 @@ def show_results(path: Path, results: dict[str, Any], as_json: bool) -> None:
         console.print(table, markup=False, highlight=False)
         console.print()
         console.print(f"The whole report: {path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-        for line in (*_off(results), *_model(path, results)):
+        for line in (*(f"note: {one}" for one in results["missed"]), *_model(path, results)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if results["trials"]["failed"] or not results["complete"]:
         raise typer.Exit(3)
@@ -234,15 +232,6 @@ def _model(path: Path, results: dict[str, Any]) -> list[str]:
         "all": "all pictures",
     }[about["trained_on"]]
     return [f'The model ("{about["recipe"]}", trained on {trained}), for augend predict and augend.load: {path}']
-
-
-def _off(results: dict[str, Any]) -> list[str]:
-    """What took another time than was predicted."""
-    return [
-        f"note: {name} took {found['cost']['used_of_predicted']:.2f} of the seconds that were predicted for it"
-        for name, found in results["recipes"].items()
-        if found["cost"].get("used_of_predicted") and abs(found["cost"]["used_of_predicted"] - 1) > OFF
-    ]
 
 
 def trial(

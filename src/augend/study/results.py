@@ -36,6 +36,8 @@ from augend.study.table import table_rows
 __all__ = ["SCHEMA", "decide", "gather", "table_rows", "write"]
 
 SCHEMA = 1
+OFF = 0.15  # part of the predicted seconds by which they may be missed without a word
+UNEQUAL = 0.1  # part of the reference's seconds, where all were given the same
 PARTS = ("step", "augment", "data", "order", "cache", "bank", "decoding", "evaluation")
 MISTAKES = 20
 Done = Sequence[tuple[str, int, Path]]
@@ -176,6 +178,7 @@ def gather(record: Record, choice: dict[str, Any] | None, done: Done | None = No
     }
     results = _plain(results)
     results["advice"] = _advice(results)
+    results["missed"] = _missed(results)
     return results
 
 
@@ -185,6 +188,27 @@ def _advice(results: dict[str, Any]) -> dict[str, Any]:
         return {"form": None, "text": f"No repeat is finished by every recipe yet ({done} of {expected} trials done)."}
     form, text = advice.sentence(results)
     return {"form": form, "text": text if results["complete"] else f"So far ({done} of {expected} trials): {text}"}
+
+
+def _missed(results: dict[str, Any]) -> list[str]:
+    """Where seconds were not those that were predicted; where recipes were given the same, who used more or less of them."""
+    found = {name: one["cost"].get("used_of_predicted") for name, one in results["recipes"].items()}
+    said = [
+        f"{name} took {used:.2f} of the seconds that were predicted for it"
+        for name, used in found.items()
+        if used and abs(used - 1) > OFF
+    ]
+    base = found.get(results["reference"])
+    if results["alike"] != "seconds" or not base:
+        return said
+    others = {name: used / base for name, used in found.items() if used and abs(used / base - 1) > UNEQUAL}
+    if others:
+        listed = ", ".join(f"{name} used {ratio:.2f}" for name, ratio in others.items())
+        said.append(
+            f"seconds were not equal after all: {listed} of what {results['reference']} used, as when something else runs "
+            "while recipes are timed; to compare again with nothing beside, give another --out"
+        )
+    return said
 
 
 def _data_name(record: Record) -> str:
