@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from augend.runner.job import Job, load_splits, resolve_job, widened
 from augend.runner.timing import PhaseTime, RunTime, time_plan
 from augend.study import sizing
 from augend.study.request import Request, seconds_of
-from augend.study.sizing import SAFE, agreed, makespan, size, sized_by
+from augend.study.sizing import SAFE, agreed, makespan, measure, size, sized_by
 from runs import SMALL, splits_of, train
 
 SIZES = {"main": 200}
@@ -69,12 +70,12 @@ def test_equal_seconds_end_in_time() -> None:
 
 
 def slower(by: float, **others: float) -> dict[str, RunTime]:
-    """`TIMES` on a machine that is that much slower for the moment, and slower still while some recipes are timed."""
-    return {name: one.scaled(by * others.get(name, 1.0)) for name, one in TIMES.items()}
+    """`TIMES` on a machine that is that much slower for the moment, as a yardstick says, and unseen by it on some recipes."""
+    return {name: replace(one.scaled(by * others.get(name, 1.0)), unit=0.01 * by) for name, one in TIMES.items()}
 
 
 def test_timings_of_several_moments_keep_what_recipes_cost_beside_one_another() -> None:
-    """A machine that others share: a third faster or slower for minutes, and a stumble within a pass."""
+    """A machine that others share: a third faster or slower for minutes, or for one recipe, and a stumble."""
     found = agreed([slower(1.0, augmented=1.3), slower(1.4), slower(0.8)])
     steps = {name: [phase.step for phase in one.phases] for name, one in found.items()}
     assert steps["plain"][0] == pytest.approx(0.010) and steps["augmented"][0] == pytest.approx(0.016)
@@ -82,6 +83,8 @@ def test_timings_of_several_moments_keep_what_recipes_cost_beside_one_another() 
     assert found["augmented"].total(PLANS["augmented"]) == pytest.approx(TIMES["augmented"].total(PLANS["augmented"]))
     alone = agreed([slower(1.1)])
     assert alone["aug-ft"].phases == slower(1.1)["aug-ft"].phases
+    uneven = agreed([{**slower(1.2), "plain": slower(1.6)["plain"]}])  # once timed only, one of them at a worse moment
+    assert uneven["plain"].phases[0].step == pytest.approx(0.012) and uneven["aug-ft"].unit == pytest.approx(0.012)
 
 
 @pytest.mark.parametrize(
@@ -337,3 +340,17 @@ def test_a_trial_that_is_resumed_is_no_short_one() -> None:
     left.hear({"trial": "plain-r0", "kind": "phase", "global_step": 100})  # another phase is no resumption
     left.hear({"trial": "plain-r0", "kind": "ended", "state": "finished"})
     assert left.each("plain") == pytest.approx(20.0) and left.seconds() == pytest.approx(20.0)
+
+
+def test_recipes_are_timed_against_the_reference() -> None:
+    """In processes of their own, side by side: what is timed against itself takes one of its steps, however busy it is."""
+    how: dict[str, Any] = {"data": SMALL, "model": "small", "budget": "60step"}
+    jobs = {"augmented": Job(recipe="augmented", **how), "sums": Job(recipe="sums", **how)}
+    told: list[int] = []
+    found = measure(jobs, Hardware(threads=1), 2, told.append, against=jobs["augmented"])
+    alone = measure({"augmented": jobs["augmented"]}, Hardware(threads=1), 1)
+    assert told == [1, 2] and all(0 < one.unit < 1 for one in found.values()) and alone["augmented"].unit == 1.0
+    assert found["augmented"].phases[0].step / found["augmented"].unit == pytest.approx(1.0, abs=0.15)
+    assert [len(one.phases) for one in found.values()] == [
+        len(resolve_job(j, splits_of(j)).phases) for j in jobs.values()
+    ]

@@ -22,6 +22,7 @@ from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
 from augend.runner.probe import trial_of
 from augend.runner.sight import Sight
+from augend.runner.stopwatch import Stopwatch
 from augend.runner.timing import PhaseTime, time_plan
 from augend.study.equal import equal_budget, plan_flops
 from runs import SMALL, Killed, final_state, finish, killed_at, same_run, splits_of, train
@@ -154,9 +155,7 @@ def test_the_time_of_asking_a_teacher_is_foreseen(
     teach, warm, rest = times.phases
     assert teach.once == rest.once == 0.0 < warm.once < 100 * warm.step and not asked
     assert warm.seconds(20) - warm.seconds(10) == pytest.approx(10 * warm.step)
-    monkeypatch.setattr(
-        timing, "_median", lambda step: float(step() is not None)
-    )  # the few that are asked take a second
+    monkeypatch.setattr(Stopwatch, "of", lambda self, step: float(step() is not None))  # the few asked take a second
     monkeypatch.setattr(timing, "FEW_PICTURES", 20)
     warm = time_plan(resolve_job(job, splits), splits, Hardware(threads=1)).phases[1]
     assert warm.once == len(splits["main"].train) / 20

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from augend.runner import timing
+from augend.runner import stopwatch, timing
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, resolve_job
 from augend.runner.outputs import Phase
@@ -42,9 +42,9 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(self, *given)
 
     monkeypatch.setattr(Phase, "forward", ticking)
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     for name in ("PHASE_SECONDS", "SHORT_SECONDS"):
-        monkeypatch.setattr(timing, name, 0.0)
+        monkeypatch.setattr(stopwatch, name, 0.0)
 
 
 def _steps(recipe: str, *overrides: str) -> list[float]:

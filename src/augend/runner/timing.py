@@ -36,15 +36,12 @@ from augend.runner.optimizer import build_optimizer
 from augend.runner.outputs import Route
 from augend.runner.probe import PLACES, stepper
 from augend.runner.sight import teacher_of, unasked
+from augend.runner.stopwatch import Stopwatch
 from augend.stages.fit import Logistic
 from augend.stages.networks import Networks
 
 __all__ = ["PhaseTime", "RunTime", "time_plan"]
 
-WARM, TIMED = 5, 20
-WARM_LEAST, TIMED_LEAST = 1, 3
-PHASE_SECONDS = 2.0
-SHORT_SECONDS = 0.5  # 20 steps of a small network are over before their neighbours have been felt
 SHORT_STEP = 0.1  # phases of shorter steps are timed twice, at two moments: a machine stumbles for seconds
 ITEMS = 8  # at most so many are scored at once to time scoring
 PLENTY = 1 << 30
@@ -103,6 +100,7 @@ class RunTime:
         end: of predicting every split with the final weights.
         valid: how many validation pictures there are.
         pictures: of each phase's data, to train on.
+        unit: what a step of the yardstick took that all this was timed against; 1 without one.
     """
 
     phases: tuple[PhaseTime, ...]
@@ -111,6 +109,7 @@ class RunTime:
     end: float
     valid: int
     pictures: tuple[int, ...] = ()
+    unit: float = 1.0
 
     def training(self, plan: Plan) -> float:
         """Seconds of training and what prepares it, as the ledger counts them, of a plan whose steps are known."""
@@ -138,8 +137,10 @@ class RunTime:
     def combined(cls, runs: Sequence[RunTime], how: Callable[[Sequence[float]], float]) -> RunTime:
         """As `PhaseTime.combined`, of whole runs."""
         phases = [PhaseTime.combined(ones, how) for ones in zip(*(run.phases for run in runs), strict=True)]
-        begin, look, end = (how([getattr(run, name) for run in runs]) for name in ("begin", "look", "end"))
-        return cls(tuple(phases), begin, look, end, runs[0].valid, runs[0].pictures)
+        begin, look, end, unit = (
+            how([getattr(run, name) for run in runs]) for name in ("begin", "look", "end", "unit")
+        )
+        return cls(tuple(phases), begin, look, end, runs[0].valid, runs[0].pictures, unit)
 
     def scaled(self, by: float) -> RunTime:
         """The same on a machine that takes so many times as long."""
@@ -159,6 +160,7 @@ class RunTime:
             raw["end"],
             raw["valid"],
             tuple(raw.get("pictures", ())),
+            raw.get("unit", 1.0),
         )
 
 
@@ -169,14 +171,16 @@ def time_plan(
     *,
     begin: Callable[[], None] = lambda: None,
     end: Callable[[Callable[[], object]], None] = lambda work: None,
+    yardstick: Callable[[], object] | None = None,
 ) -> RunTime:
     """Time a plan's phases, evaluation and beginning; trains nothing that is kept.
 
     Args:
         begin: called when everything is loaded, before the first step is timed.
         end: called when all is timed, with work that keeps this process as busy as training does.
+        yardstick: a step that all is timed against, in turn with it, see `Stopwatch`.
 
-    Cost: about two seconds a phase, and up to four more where its order scores.
+    Cost: about two seconds a phase, and up to four more where its order scores; a second more against a yardstick.
     """
     clock = time.perf_counter
     torch.set_num_threads(hardware.threads)
@@ -188,14 +192,15 @@ def time_plan(
         networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     built = clock() - start
     begin()
-    phases = [_phase(spec, networks, on, hardware) for spec in plan.phases]
+    watch = Stopwatch(yardstick)
+    phases = [_phase(spec, networks, on, hardware, watch) for spec in plan.phases]
     for number, one in enumerate(phases):
-        if 0 < one.step < SHORT_STEP:
-            again = _phase(plan.phases[number], networks, on, hardware)
+        if yardstick is None and 0 < one.step < SHORT_STEP:
+            again = _phase(plan.phases[number], networks, on, hardware, watch)
             phases[number] = PhaseTime.combined([one, again], min)
     main = on["main"]
     look, shown = _looking(networks, plan, main, hardware)
-    each = _median(look) / shown
+    each = watch.of(look) / shown
     end(look)
     last = sum(len(part) for part in (main.valid, main.test, *main.shifted.values()))
     return RunTime(
@@ -205,38 +210,41 @@ def time_plan(
         each * last,
         len(main.valid),
         tuple(len(on[phase.data].train) for phase in plan.phases),
+        watch.unit,
     )
 
 
-def _phase(spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware) -> PhaseTime:
+def _phase(
+    spec: PhasePlan, networks: Networks, splits: Mapping[str, Split], hardware: Hardware, watch: Stopwatch
+) -> PhaseTime:
     scene = stage(spec, networks, splits, seed=0, channels_last=hardware.channels_last)
     chosen = worth_caching(scene, PLENTY)
     if spec.fit is not None:
-        return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware), worth=-1)
-    once = _asked(scene, hardware)
-    plain = _step(scene, hardware) if spec.cache in ("auto", False) or not chosen else 0.0
+        return PhaseTime(0.0, 0.0, _fitted(scene, networks, splits[spec.data], hardware, watch), worth=-1)
+    once = _asked(scene, hardware, watch)
+    plain = _step(scene, hardware, watch) if spec.cache in ("auto", False) or not chosen else 0.0
     if not chosen:
         return PhaseTime(plain, once=once)
-    fill = sum(_filled(scene, route, hardware) for route in chosen)
+    fill = sum(_filled(scene, route, hardware, watch) for route in chosen)
     asked = min(_rows(scene, route) / (spec.rows * scene.entering * len(route.views)) for route in chosen)
     _pretend(scene, chosen, hardware)
     return PhaseTime(
         plain,
-        _step(scene, hardware),
+        _step(scene, hardware, watch),
         fill,
         int(asked) if spec.cache == "auto" and not standardising(scene) else 0,
         once,
     )
 
 
-def _step(scene: Scene, hardware: Hardware) -> float:
+def _step(scene: Scene, hardware: Hardware, watch: Stopwatch) -> float:
     """Seconds of a step: its own, and where its order scores, those of as many items as it does a step on the whole.
 
     Steps as they come would not say: some orders score everything as an epoch begins, others ever fewer towards its end.
     """
     order, rows = scene.order, scene.spec.rows
     if not isinstance(order, Scored | SampleByLoss) or order.passes(rows, scene.sources(0.0)) == Passes():
-        return _median(stepper(scene, hardware))
+        return watch.of(stepper(scene, hardware))
     assert scene.sight is not None
     sight, count = scene.sight, iter(range(1 << 30))
     sight.ready(build_optimizer(scene.spec.optimizer, scene.moving), hardware.autocast)
@@ -247,18 +255,18 @@ def _step(scene: Scene, hardware: Hardware) -> float:
         sight.at(Draws(0, scene.spec.name, number, rows), progress)
         return order.rehearsed(items, rows, scene.sources(progress))
 
-    own = _median(stepper(scene, hardware, _unscored(scene, scored(1))))  # whose optimizer the trials are then of
+    own = watch.of(stepper(scene, hardware, _unscored(scene, scored(1))))  # whose optimizer the trials are then of
     often, items = order.asked(rows, scene.sources(0.0))
     some = max(1, min(ITEMS, round(items)))
-    seconds = _median(lambda: scored(some))
+    seconds = watch.of(lambda: scored(some))
     if items > some + 1:  # what is done once, however many items there are, is not multiplied
-        seconds += (items - some) * max(0.0, seconds - _median(lambda: scored(1))) / (some - 1)
+        seconds += (items - some) * max(0.0, seconds - watch.of(lambda: scored(1))) / (some - 1)
     else:
         seconds *= items / some
     return own + often * seconds
 
 
-def _asked(scene: Scene, hardware: Hardware) -> float:
+def _asked(scene: Scene, hardware: Hardware, watch: Stopwatch) -> float:
     """Seconds of what an order asks a teacher of all pictures, timed on a few; the order then takes zeros for its answers."""
     teacher, order = teacher_of(scene.order), scene.order
     if teacher is None:
@@ -268,7 +276,7 @@ def _asked(scene: Scene, hardware: Hardware) -> float:
     sight.ready(build_optimizer(scene.spec.optimizer, scene.moving), hardware.autocast)
     unasked(scene)
     few = torch.arange(min(size, FEW_PICTURES))
-    return _median(lambda: sight.asked(teacher, column, few)) * size / len(few)
+    return watch.of(lambda: sight.asked(teacher, column, few)) * size / len(few)
 
 
 def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks]:
@@ -286,27 +294,7 @@ def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks
     return choose
 
 
-def _median(step: Callable[[], object]) -> float:
-    """Seconds of a step, the median of 20 after up to 5 of warm-up: of more where these are over in half a second, of fewer
-    where they take more than two, but of 3 after 1 at least.
-    """
-    begin = time.perf_counter()
-    for number in range(WARM):
-        if number >= WARM_LEAST and time.perf_counter() - begin > PHASE_SECONDS / 4:
-            break
-        step()
-    turns: list[float] = []
-    begin = time.perf_counter()
-    while True:
-        now = time.perf_counter()
-        if len(turns) >= TIMED_LEAST and now - begin >= (PHASE_SECONDS if len(turns) < TIMED else SHORT_SECONDS):
-            break
-        step()
-        turns.append(time.perf_counter() - now)
-    return sorted(turns)[len(turns) // 2]
-
-
-def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) -> float:
+def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware, watch: Stopwatch) -> float:
     """Seconds of a closed form: passing all pictures once for every view, and solving, timed on a few made-up rows."""
     spec = scene.spec
     embed = Embedder.entering(networks, spec.train[0])
@@ -322,7 +310,7 @@ def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware) 
         with torch.no_grad(), hardware.autocast():
             found = embed(shown)
 
-    passing = _median(forward) / len(numbers) * (rows + (0 if pairs else len(split.valid)))
+    passing = watch.of(forward) / len(numbers) * (rows + (0 if pairs else len(split.valid)))
     few = min(rows, FEW_ROWS)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2 * few, found.shape[1], generator=generator)
@@ -341,7 +329,7 @@ def _rows(scene: Scene, route: Route) -> int:
     return len(scene.pictures) * sum(each)
 
 
-def _filled(scene: Scene, route: Route, hardware: Hardware) -> float:
+def _filled(scene: Scene, route: Route, hardware: Hardware, watch: Stopwatch) -> float:
     """Seconds of filling the cache of one network, by passing a few batches through its frozen part."""
     rows = min(scene.spec.rows * len(route.views), len(scene.pictures))
     numbers = torch.arange(rows)
@@ -354,7 +342,7 @@ def _filled(scene: Scene, route: Route, hardware: Hardware) -> float:
         with torch.no_grad(), hardware.autocast():
             network(shown, route.frozen_wants, None)
 
-    return _median(forward) * _rows(scene, route) / max(1, rows)
+    return watch.of(forward) * _rows(scene, route) / max(1, rows)
 
 
 def _pretend(scene: Scene, chosen: list[Route], hardware: Hardware) -> None:

@@ -23,6 +23,7 @@ from augend.recipes.durations import resolve_steps
 from augend.recipes.plan import Plan
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.probe import trial_of
 from augend.runner.timing import RunTime, time_plan
 from augend.study.equal import plan_flops
 from augend.study.evidence import read_json
@@ -67,7 +68,9 @@ def lengths(
         nonlocal timed
         before, whole = timed, passes * len(names)
         jobs = {name: request.job(study.files[name], 0) for name in names}
-        found = measure(jobs, hardware, workers, None if told is None else lambda done: told(before + done, whole))
+        against = request.job(study.files[study.record["reference"]], 0) if equal == "seconds" else None
+        heard = None if told is None else lambda done: told(before + done, whole)
+        found = measure(jobs, hardware, workers, heard, against=against)
         timed += len(names)
         return found
 
@@ -89,7 +92,12 @@ def lengths(
 
 
 def measure(
-    jobs: Mapping[str, Job], hardware: Hardware, workers: int, told: Callable[[int], None] | None = None
+    jobs: Mapping[str, Job],
+    hardware: Hardware,
+    workers: int,
+    told: Callable[[int], None] | None = None,
+    *,
+    against: Job | None = None,
 ) -> dict[str, RunTime]:
     """Time every recipe's phases with `workers` of them at once, as trials will run.
 
@@ -98,7 +106,10 @@ def measure(
 
     Args:
         told: called with how many are timed.
+        against: a training step of its most expensive phase is timed in turn with the others', in every process, see
+            `Stopwatch`: what recipes cost beside one another is then known far better than what they cost.
     """
+    yardstick = None if against is None else against.to_json()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         names = [*jobs]
@@ -109,7 +120,12 @@ def measure(
             for name in together:
                 (folder / "time" / name).mkdir(parents=True)
                 job = jobs[name.partition("~")[0]]
-                asked = {"job": job.to_json(), "hardware": hardware.to_json(), "together": together}
+                asked = {
+                    "job": job.to_json(),
+                    "hardware": hardware.to_json(),
+                    "together": together,
+                    "yardstick": yardstick,
+                }
                 write_json(folder / "time" / name / "trial.json", asked)
         done = 0
         with Pool(folder, workers) as pool:
@@ -127,23 +143,13 @@ def measure(
 def agreed(passes: Sequence[Mapping[str, RunTime]]) -> dict[str, RunTime]:
     """One timing of every recipe from several, each taken at a moment of its own.
 
-    A machine that others share is a third faster or slower for minutes. How fast it was during a pass is seen on all
-    recipes together, and taken out; of what is left, the median. So no recipe is given more steps than another because
-    it was timed at a better moment.
+    A machine that others share is a third faster or slower for minutes. How fast it was then is seen on the yardstick
+    that each was timed against, and taken out; of what is left, the median. So no recipe is given more steps than
+    another because it was timed at a better moment.
     """
-    names = [*passes[0]]
-    steps = [[phase.step or phase.cached or 0.0 for name in names for phase in one[name].phases] for one in passes]
-    means = [statistics.fmean(values) for values in zip(*steps, strict=True)]
-    speeds = [
-        statistics.median([value / mean for value, mean in zip(values, means, strict=True) if mean] or [1.0])
-        for values in steps
-    ]
-    usual = statistics.median(speeds)
-    evened = [
-        {name: run.scaled(usual / speed) for name, run in one.items()}
-        for one, speed in zip(passes, speeds, strict=True)
-    ]
-    return {name: RunTime.combined([one[name] for one in evened], statistics.median) for name in names}
+    usual = statistics.median([run.unit for one in passes for run in one.values()])
+    evened = [{name: run.scaled(usual / run.unit) for name, run in one.items()} for one in passes]
+    return {name: RunTime.combined([one[name] for one in evened], statistics.median) for name in passes[0]}
 
 
 def sized_by(
@@ -165,7 +171,7 @@ def sized_by(
     begun = time.monotonic()
     passes = [time_all(names, 1)]
     took = time.monotonic() - begun
-    found = size_all(passes[0])
+    found = size_all(agreed(passes))
     if once:
         return found
     worth = SHARE * makespan([found[name].total for name in order], workers)
@@ -196,7 +202,12 @@ def time_job(folder: Path) -> None:
     splits = load_splits(job)
     plan = resolve_job(job, splits)
     loading += time.perf_counter()
-    found = time_plan(plan, splits, Hardware(**asked["hardware"]), begin=begin, end=end)
+    hardware, yardstick = Hardware(**asked["hardware"]), None
+    if asked["yardstick"] is not None:
+        against = Job.from_json(asked["yardstick"])
+        given = load_splits(against)
+        yardstick = trial_of(resolve_job(against, given), given)(hardware)
+    found = time_plan(plan, splits, hardware, begin=begin, end=end, yardstick=yardstick)
     write_json(folder / "times.json", dataclasses.replace(found, begin=found.begin + loading).to_json())
 
 
