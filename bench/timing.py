@@ -9,11 +9,10 @@ import argparse
 import math
 import statistics
 
-from common import machine, report
-
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job
 from augend.study.sizing import agreed, measure
+from common import machine, report
 
 RECIPES = ("augmented", "loss-delta", "infobatch", "grab")
 SIDE_BY_SIDE = 2
