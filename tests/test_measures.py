@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import multiprocessing
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +179,7 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(out: Path, **how: Any) -> dict[str, Any]:
-    asked = {"seed": 0, "root": None, "command": "augend reproduce", "listen": lambda now: None, **how}
+    asked = {"seed": 0, "root": None, "command": "augend reproduce", "listen": lambda now: None, "workers": 1, **how}
     return measured.run_measured(TABLE, "smoke", out, **asked)
 
 
@@ -214,6 +217,27 @@ def test_a_run_goes_on_where_it_was_killed_and_is_shown(pictures: None, tmp_path
     fewer["correlations"]["running"]["loss"][0] |= {"low": None, "high": None}
     assert f"Of {counted - 1} cells" in page.write(tmp_path / "fewer", fewer).read_text()
     assert kind_of(TABLE) == "order-measures"
+
+
+def test_splits_side_by_side_change_no_bit(pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shared out once a first start has said that it is worth it; one that is killed is carried on."""
+    alone = _run(tmp_path / "alone")
+    monkeypatch.setattr(measured, "WORTH", 0.0)
+    heard: list[Any] = []
+
+    def killing(now: Any) -> None:
+        heard.append(now)
+        if now["start"] == 2:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(AugendError, match=r"a process that tried a start has died .* repeat the command to go on"):
+        _run(tmp_path / "beside", listen=killing, workers=2)
+    assert not multiprocessing.active_children() and [now["start"] for now in heard][:2] == [1, 2]
+    beside = _run(tmp_path / "beside", workers=2)
+    for one, other in zip(alone["starts"], beside["starts"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert beside["correlations"] == alone["correlations"]
 
 
 def test_later_starts_go_on_with_the_momentum_of_their_training(

@@ -19,6 +19,7 @@ from augend.contract import Saved
 from augend.order import Copies, Given, every, every_order, judge_copies
 from augend.report import perfect as page
 from augend.study import perfect, starts
+from augend.study.processes import side_by_side
 from augend.study.tables import kind_of, known_tables, whole_tables
 from augend.study.windows import WindowJudge
 
@@ -224,9 +225,10 @@ def test_processes_side_by_side_change_no_bit(digits: None, tmp_path: Path, monk
     monkeypatch.setattr(starts, "WORTH", 0.0)
     heard: list[Any] = []
     begun: list[int] = []
-    side_by_side = starts.Starts._side_by_side
     monkeypatch.setattr(
-        starts.Starts, "_side_by_side", lambda self, left: (begun.append(len(left)), side_by_side(self, left))[1]
+        starts,
+        "side_by_side",
+        lambda work, left, *args, **how: (begun.append(len(left)), side_by_side(work, left, *args, **how))[1],
     )
     beside = _run(tmp_path / "beside", heard, workers=2)
     assert begun == [len(epoch["carried"]) for epoch in alone["epochs"][:2]]  # in the first epoch there is one start

@@ -8,7 +8,8 @@ with the loss that its order ended in. (The future work on perfect ordering of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,8 @@ from augend.order.trial import in_mode
 from augend.randomness import Draws, stream_key
 from augend.recipes.schema import Words, Written
 from augend.study.evidence import read_json
+from augend.study.processes import WORTH, side_by_side
+from augend.study.running import cores
 from augend.study.statistics import mean_of, said
 from augend.study.whole import asked_scale, opened, rank_correlation, sizes_of, whole_table
 
@@ -73,9 +76,21 @@ def load_measured(name: str) -> Measured:
 
 
 def run_measured(
-    name: str, scale: str | None, out: Path, *, seed: int, root: str | None, command: str, listen: Progress
+    name: str,
+    scale: str | None,
+    out: Path,
+    *,
+    seed: int,
+    root: str | None,
+    command: str,
+    listen: Progress,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Run or continue it; what every start came to is kept as it is done.
+
+    Args:
+        listen: told of every start that is done.
+        workers: processes side by side, a split each; None: one a core. They change no bit.
 
     Returns:
         What was found, as in ``measures.json``.
@@ -84,15 +99,16 @@ def run_measured(
     asked = asked_scale(name, scale, table.scales)
     size = table.scales[asked]
     request = {"table": name, "scale": asked, "seed": seed}
-    environment = opened(out, request, command)["environment"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of every process of a run that begins here: so the number of processes changes no bit
     try:
-        found = [
-            one
-            for split in range(size.splits)
-            for one in _split(table, size, _Pieces(table, size, seed, split, root), out, split, seed, listen)
-        ]
-    except KeyboardInterrupt:
+        kept = opened(out, request, command)
+        trained = _Splits(table, size, out, seed, kept.get("chunk"))
+        found = _starts(trained, root, workers or cores(), kept["threads"], listen)
+    except KeyboardInterrupt:  # files are whole or not there, so nothing need be waited for
         raise Saved(f"stopped; the starts that are done are kept. Continue with: {command}", 130) from None
+    finally:
+        torch.set_num_threads(before)
     whole = {
         "schema": SCHEMA,
         **request,
@@ -101,7 +117,7 @@ def run_measured(
         "about": size.about,
         "size": size.model_dump(mode="json"),
         "command": command,
-        "environment": environment,
+        "environment": kept["environment"],
         "starts": found,
         "correlations": {which: {name: _over_splits(found, which, name) for name in MEASURES} for which in JUDGED},
     }
@@ -135,35 +151,82 @@ class _Pieces:
         self.judged = batch(test.take(judged).pixels[:], test.labels[judged])
 
 
-def _split(
-    table: Measured, size: MeasuredSize, pieces: _Pieces, out: Path, split: int, seed: int, listen: Progress
-) -> list[dict[str, Any]]:
-    """A split's starts, one after another: training goes on from one to the next."""
-    model = _network(table.model, len(table.classes), stream_key(seed, "measured/network", split))
+@dataclass
+class _Splits:
+    """Trains splits, and keeps what their starts came to in ``starts/`` of a run's folder.
 
-    def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(weights, **table.optimizer)
+    Args:
+        chunk: copies side by side, where it has been found: another would change the last bits of a run that goes on.
+    """
 
-    optimizer, begun = make(model.parameters()), 0
-    found: list[dict[str, Any]] = []
-    for number, start in enumerate(size.starts):
-        file = out / "starts" / f"split-{split:02d}-epoch-{start:03d}.json"
-        file.parent.mkdir(exist_ok=True)
-        for epoch in range(begun, start):
-            for batch in _cut(pieces.train, size, seed, split, epoch):
-                _train(model, optimizer, batch)
-        begun = start
-        if not file.is_file():
-            begin = time.perf_counter()
-            batches = _cut(pieces.train, size, seed, split, start)
-            here, chunk = Copies.of(model, optimizer), _chunk(out, model, make, batches)
-            values = _start(model, here, make, batches, size, pieces, len(table.classes), chunk)
+    table: Measured
+    size: MeasuredSize
+    out: Path
+    seed: int
+    chunk: int | None = None
+
+    def file(self, split: int, start: int) -> Path:
+        """Where a start's numbers are kept; it is whole or not there."""
+        return self.out / "starts" / f"split-{split:02d}-epoch-{start:03d}.json"
+
+    def missing(self, split: int) -> list[int]:
+        """Its starts that are still to be done."""
+        return [start for start in self.size.starts if not self.file(split, start).is_file()]
+
+    def tried(self, task: tuple[int, _Pieces]) -> Iterator[Path]:
+        """A split's starts one by one, as training goes on from each to the next: the file of each as it is written."""
+        split, pieces = task
+        table, size = self.table, self.size
+        model = _network(table.model, len(table.classes), stream_key(self.seed, "measured/network", split))
+
+        def make(weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(weights, **table.optimizer)
+
+        optimizer, begun = make(model.parameters()), 0
+        for start in self.missing(split):
+            for epoch in range(begun, start):
+                for batch in _cut(pieces.train, size, self.seed, split, epoch):
+                    _train(model, optimizer, batch)
+            begun, begin = start, time.perf_counter()
+            batches = _cut(pieces.train, size, self.seed, split, start)
+            here = Copies.of(model, optimizer)
+            if self.chunk is None:
+                self.chunk = _chunk(self.out, model, make, batches)
+            values = _start(model, here, make, batches, size, pieces, len(table.classes), self.chunk)
             about = {"schema": SCHEMA, "split": split, "epoch": start, "seconds": time.perf_counter() - begin}
-            write_json(file, {**about, **values})
-        found.append(_read(file))
-        done = split * len(size.starts) + number + 1
-        listen({"start": done, "starts": size.splits * len(size.starts), "seconds": found[-1]["seconds"]})
-    return found
+            write_json(self.file(split, start), {**about, **values})
+            yield self.file(split, start)
+
+
+def _starts(splits: _Splits, root: str | None, workers: int, threads: int, listen: Progress) -> list[dict[str, Any]]:
+    """What every start of every split came to, in order; those that are done are read."""
+    size, seed, out = splits.size, splits.seed, splits.out
+    files = [splits.file(split, start) for split in range(size.splits) for start in size.starts]
+    files[0].parent.mkdir(exist_ok=True)
+    found = {file: _read(file) for file in files if file.is_file()}
+
+    def take(file: Path) -> None:
+        found[file] = _read(file)
+        listen({"start": len(found), "starts": len(files), "seconds": found[file]["seconds"]})
+
+    def tasks() -> Iterator[tuple[int, _Pieces]]:
+        for split in range(size.splits):
+            if splits.missing(split):
+                yield split, _Pieces(splits.table, size, seed, split, root)
+
+    def done() -> Iterator[Path]:
+        for task in tasks():
+            for file in splits.tried(task):
+                yield file
+                left = [split for split in range(size.splits) if splits.missing(split)]
+                slow = found[file]["seconds"] * (len(files) - len(found)) > WORTH
+                if workers > 1 and len(left) > 1 and slow:
+                    yield from side_by_side(splits.tried, tasks(), out, workers=workers, threads=threads)
+                    return
+
+    for file in done():
+        take(file)
+    return [found[file] for file in files]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -263,9 +326,7 @@ def _train(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> 
 
 
 def _chunk(out: Path, model: nn.Module, make: Any, batches: list[Batch]) -> int:
-    """How many copies go side by side: found once a run, since another number changes the last bits."""
-    request = read_json(out / "request.json")
-    if "chunk" not in request:
-        request["chunk"] = every_order(model, make, batches[:TRIED]).chunk
-        write_json(out / "request.json", request)
-    return int(request["chunk"])
+    """How many copies go side by side: found once a run, and kept."""
+    chunk = every_order(model, make, batches[:TRIED]).chunk
+    write_json(out / "request.json", {**read_json(out / "request.json"), "chunk": chunk})
+    return chunk

@@ -6,10 +6,6 @@ comes to the same bits wherever it is done.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import multiprocessing.connection
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +20,7 @@ from augend.contract import AugendError
 from augend.order.every import Copies, every_order, renew_statistics
 from augend.randomness import Draws, stream_key
 from augend.recipes.schema import Words
-from augend.runner.hardware import keep_pages
+from augend.study.processes import WORTH, side_by_side
 from augend.study.windows import WindowJudge
 
 __all__ = ["MEAN", "STD", "Pieces", "Size", "Starts", "again", "batches_at", "cut", "load", "network"]
@@ -33,7 +29,6 @@ PAD = 3
 MEAN, STD = 0.1307, 0.3081
 TRIED = 4  # batches, to find how many copies go side by side
 AGAIN = 25  # of a start's orders whose held-out losses are computed beside its best and its worst
-WORTH = 20.0  # seconds of work that are worth processes of their own, which take a few to begin
 
 Task = tuple[int, int, Copies]  # epoch, number of the start, the copy it begins from
 
@@ -134,41 +129,10 @@ class Starts:
         left = list(tasks)
         while left:
             if self.workers > 1 and len(left) > 1 and self._slowest * len(left) > WORTH:
-                yield from self._side_by_side(left)
+                alone = replace(self, workers=1, _judges=None)  # judges are made by each process itself
+                yield from side_by_side(alone.tried, left, self.out, workers=self.workers, threads=self.threads)
                 return
             yield self.one(left.pop(0))
-
-    def _side_by_side(self, tasks: Sequence[Task]) -> Iterator[int]:
-        """Each worker is given a start, and the next one when it has said that it is done."""
-        context, left = multiprocessing.get_context("spawn"), list(tasks)
-        busy: dict[Any, Any] = {}  # this side of a worker's pipe -> its process
-        try:
-            for _ in range(min(self.workers, len(left))):
-                mine, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(self._alone(), theirs), daemon=True)
-                process.start()
-                theirs.close()  # so that the pipe ends when the worker does
-                busy[mine] = process
-                mine.send(left.pop(0))
-            while busy:
-                ready: list[Any] = multiprocessing.connection.wait(list(busy))
-                for pipe in ready:
-                    number = pipe.recv()
-                    if left:
-                        pipe.send(left.pop(0))
-                    else:
-                        pipe.close()  # and the worker ends
-                        busy.pop(pipe).join()
-                    yield number
-        except (EOFError, ConnectionError):
-            raise AugendError(
-                f"{self.out}: a process that tried a start has died (out of memory?); the starts that are done are kept, "
-                "repeat the command to go on"
-            ) from None
-        finally:
-            for process in busy.values():
-                process.terminate()
-                process.join()
 
     def one(self, task: Task) -> int:
         """Try every order from a start, judge them, and keep them."""
@@ -192,26 +156,16 @@ class Starts:
         _save(self.file(epoch, number), values, found.copies, about)
         return number
 
+    def tried(self, task: Task) -> Iterator[int]:
+        """`one`, for `side_by_side`."""
+        yield self.one(task)
+
     def known(self, seconds: float) -> None:
         """A start took so long, in a process before this one."""
         self._slowest = max(self._slowest, seconds)
 
     def _made(self, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(weights, **self.optimizer)
-
-    def _alone(self) -> Starts:
-        """For another process: without judges, which it makes itself."""
-        return replace(self, workers=1, _judges=None)
-
-
-def _work(starts: Starts, pipe: Any) -> None:
-    """A worker's life: starts come by its pipe, their numbers go back."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its workers
-    torch.set_num_threads(starts.threads)
-    keep_pages()
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone
-        while True:
-            pipe.send(starts.one(pipe.recv()))
 
 
 def _save(file: Path, values: Mapping[str, Tensor], copies: Copies, about: Mapping[str, Any]) -> None:
