@@ -234,10 +234,14 @@ def test_splits_side_by_side_change_no_bit(pictures: None, tmp_path: Path, monke
     with pytest.raises(AugendError, match=r"a process that tried a start has died .* repeat the command to go on"):
         _run(tmp_path / "beside", listen=killing, workers=2)
     assert not multiprocessing.active_children() and [now["start"] for now in heard][:2] == [1, 2]
-    beside = _run(tmp_path / "beside", workers=2)
-    for one, other in zip(alone["starts"], beside["starts"], strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    assert beside["correlations"] == alone["correlations"]
+    _run(tmp_path / "beside", workers=2)
+    again: list[Any] = []
+    for out in (tmp_path / "beside", tmp_path / "at once"):
+        beside = _run(out, listen=again.append, workers=2)
+        for one, other in zip(alone["starts"], beside["starts"], strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+        assert beside["correlations"] == alone["correlations"]
+    assert [now["start"] for now in again] == [1, 2, 3, 4]  # each once
 
 
 def test_later_starts_go_on_with_the_momentum_of_their_training(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from augend.cli import display
 from augend.contract import AugendError
+from augend.study import sizing
 from augend.study.compare import open_study, plan_only
 from augend.study.tuning import choose_rates, tuning_jobs
 from runs import SMALL
@@ -66,8 +67,16 @@ def test_timing_says_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[
         seen.append((done, total))
         line(done, total)
 
+    against: list[str] = []
+    measure = sizing.measure
+    monkeypatch.setattr(
+        sizing,
+        "measure",
+        lambda *given, **how: (against.append(how["against"] and how["against"].recipe), measure(*given, **how))[1],
+    )
     asked = {"data": SMALL, "recipes": ("plain", "augmented", "mixup"), "budget": "20step", "equal": "seconds"}
     plan_only(tmp_path / "study", {**asked, "precision": "32-true"}, "a test", timing=told)
+    assert set(against) == {"augmented"}  # the reference
     first = [pair for pair in seen if pair[1] == 3]  # where one is left over, another is timed beside it once more
     assert first == [(1, 3), (2, 3), (3, 3)] and all(done <= total for done, total in seen)
     assert "timing: 3 of 3 recipes" in capfd.readouterr().err
