@@ -285,12 +285,14 @@ def test_recipes_of_trials() -> None:
     assert recipe_of("tuning/cascade-1-0.003") == "cascade-1"
 
 
-def simulated(predicted: Mapping[str, float]) -> list[tuple[float, float | None]]:
+def simulated(
+    predicted: Mapping[str, float], work: Mapping[str, float] | None = None
+) -> list[tuple[float, float | None]]:
     """(time, what was estimated to be left) of a study of two recipes on two workers, every trial taking what it takes."""
     took, steps = {"cheap": 10.0, "dear": 25.0}, {"cheap": 100, "dear": 100}
     trials = [f"{name}-r{repeat}" for repeat in range(4) for name in took]
     now = [0.0]
-    left = Remaining(trials, steps, 2, predicted, clock=lambda: now[0])
+    left = Remaining(trials, steps, 2, predicted, work or {}, clock=lambda: now[0])
     events: list[tuple[float, int, dict[str, Any]]] = []
     count = itertools.count()
     free = [0.0, 0.0]
@@ -320,6 +322,16 @@ def test_the_end_is_estimated_after_the_first_repeat(predicted: dict[str, float]
     if predicted:
         first = next(left for moment, left in said if left is not None)
         assert first == pytest.approx(end, rel=0.3)
+
+
+def test_work_tells_dear_recipes_before_they_have_ended() -> None:
+    """Once a cheap one has, where both take equally many steps: by these alone, half of what is left is not foreseen."""
+    said, by_steps = (
+        [left for left in found if 10 <= left[0] < 20]
+        for found in (simulated({}, {"cheap": 4e9, "dear": 1e10}), simulated({}))
+    )
+    assert said and all(left is not None and moment + left == pytest.approx(80, rel=0.02) for moment, left in said)
+    assert any(left is not None and moment + left < 60 for moment, left in by_steps)
 
 
 def test_a_makespan() -> None:

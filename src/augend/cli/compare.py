@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,12 +183,12 @@ def take(study: Any, other: Path | None) -> None:
     typer.echo(f"Taken from {printable(str(other))}: {taken} trials{f' ({others})' if others else ''}", err=True)
 
 
-def run_shown(study: Any) -> dict[str, Any]:
-    """Run a study under the live table; its results."""
+def run_shown(study: Any, work: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Run a study under the live table, which says how long it takes from the `work` of its recipes' trials; its results."""
     from augend.cli.display import StudyDisplay
     from augend.study.running import run_study
 
-    with StudyDisplay(study) as display:
+    with StudyDisplay(study, work) as display:
         assert isinstance(display, StudyDisplay)
         return run_study(study, display)
 

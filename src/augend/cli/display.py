@@ -150,8 +150,8 @@ class TrainDisplay(_Display):
 class StudyDisplay(_Display):
     """A table of recipes: trials done, what is running, validation accuracy so far."""
 
-    def __init__(self, study: Any) -> None:
-        """`study`: an `augend.study.request.Study`, of which some trials may be finished."""
+    def __init__(self, study: Any, work: Mapping[str, float] | None = None) -> None:
+        """`study`: an `augend.study.request.Study`, of which some trials may be finished; `work`: see `Remaining`."""
         from augend.study.running import workers_for
 
         super().__init__(False)
@@ -165,7 +165,7 @@ class StudyDisplay(_Display):
         self.valid: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         predicted = {name: one["total"] for name, one in (record.get("predicted") or {}).items()}
-        self.remaining = Remaining(pending, self.steps, workers_for(study), predicted)
+        self.remaining = Remaining(pending, self.steps, workers_for(study), predicted, work or {})
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Hear an event of a worker."""

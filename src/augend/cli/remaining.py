@@ -32,6 +32,7 @@ class Remaining:
         steps: of a trial, by recipe.
         workers: trials side by side.
         predicted: seconds of a trial by recipe, where they were timed before.
+        work: of a trial by recipe, such as its FLOPs; empty: its steps.
         clock: seconds.
     """
 
@@ -39,6 +40,7 @@ class Remaining:
     steps: Mapping[str, int]
     workers: int
     predicted: Mapping[str, float] = field(default_factory=dict)
+    work: Mapping[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _begun: dict[str, float] = field(default_factory=dict)
     _from: dict[str, float] = field(default_factory=dict)  # where a trial that is resumed stood then
@@ -74,7 +76,7 @@ class Remaining:
         return self._progress.get(trial, 0.0) - self._from.get(trial, 0.0)
 
     def each(self, recipe: str) -> float | None:
-        """Seconds of one trial of a recipe: measured, or predicted and corrected, or by its steps."""
+        """Seconds of one trial of a recipe: measured, or predicted and corrected, or by its work."""
         took = self._took.get(recipe)
         if took:
             return sum(took) / len(took)
@@ -84,12 +86,12 @@ class Remaining:
             mean = sum(self.predicted.values()) / len(self.predicted)  # so that a first short trial does not say it all
             right = (mean + sum(known[n] for n in both)) / (mean + sum(self.predicted[n] for n in both))
             return right * self.predicted[recipe]
-        if known and recipe in self.steps:
-            steps = sum(self.steps.get(name, 0) for name in known)
-            return sum(known.values()) / max(1, steps) * self.steps[recipe]
+        work = self.work or self.steps
+        if known and recipe in work:
+            return sum(known.values()) / max(1, sum(work.get(name, 0) for name in known)) * work[recipe]
         running = [t for t in self._running() if self._seen(t) > LEAST]
-        found = [self._spent(t) / self._seen(t) / max(1, self.steps.get(recipe_of(t), 1)) for t in running]
-        return sum(found) / len(found) * self.steps.get(recipe, 0) if found else None
+        found = [self._spent(t) / self._seen(t) / max(1, work.get(recipe_of(t), 1)) for t in running]
+        return sum(found) / len(found) * work.get(recipe, 0) if found else None
 
     def _running(self) -> list[str]:
         return [trial for trial in self._begun if trial not in self._over and trial in self.trials]

@@ -129,7 +129,7 @@ def reproduce(
             "then repeat this command"
         )
         return
-    run_shown(study)
+    run_shown(study, _work(study))
     found = study_reproduce.gather(folder, Looking())
     page = reproduction.write(folder, found)
     if as_json:
@@ -139,6 +139,13 @@ def reproduce(
         typer.echo(f"Everything: {folder}")
     if not found["complete"]:
         raise typer.Exit(3)
+
+
+def _work(study: Any) -> dict[str, float]:
+    """FLOPs of a trial of each row, which the page prints too: rows of a table may cost twenty times one another."""
+    from augend.study.reach import counted, spent
+
+    return {name: spent(prices) for name, prices in counted(study.path, study.files).items()}
 
 
 def _long_run(kind: str) -> tuple[Callable[[str], Any], Callable[..., dict[str, Any]], Callable[..., Path]]:
@@ -190,7 +197,7 @@ def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[st
         return False
     typer.echo(f"First the networks that the rows start from: {bases}")
     announce(study)
-    run_shown(study)
+    run_shown(study, _work(study))
     reproduction.write(bases, gather(bases))
     return True
 

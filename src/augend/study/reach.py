@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.study.equal import plan_flops
 from augend.study.evidence import Evidence, Record, read_json
 
-__all__ = ["Price", "Prices", "falls", "mean_fall", "reaches", "validations"]
+__all__ = ["Price", "Prices", "counted", "falls", "mean_fall", "reaches", "spent", "validations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +84,12 @@ def validations(trial: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == "valid"]
 
 
-def _flops(record: Record) -> dict[str, Prices]:
-    """Counted once a study, and kept in ``flops.json``."""
-    path = record.folder / "flops.json"
-    names = {recipe.name for recipe in record.recipes}
+def counted(study: Path, recipes: Iterable[str]) -> dict[str, Prices]:
+    """FLOPs of the recipes of a study whose trials are prepared, counted once and kept in ``flops.json``."""
+    path, names = study / "flops.json", set(recipes)
     stored = read_json(path) if path.is_file() else {}
     if set(stored) != names:
-        jobs = {
-            name: Job.from_json(read_json(record.folder / "trials" / f"{name}-r0" / "trial.json")["job"])
-            for name in names
-        }
+        jobs = {name: Job.from_json(read_json(study / "trials" / f"{name}-r0" / "trial.json")["job"]) for name in names}
         kept: Kept = {}
         stored = {}
         for row, job in jobs.items():  # rows may hold pictures out, or have fewer
@@ -144,7 +140,10 @@ def reaches(evidence: Evidence) -> dict[str, dict[str, Any]]:
     record, reference = evidence.record, evidence.record.reference
     if not evidence.repeats(reference) or _unpriced(evidence):
         return {}
-    kinds = {"flops": _flops(record), **{f"seconds_{how}": rows for how, rows in _seconds(record).items()}}
+    kinds = {
+        "flops": counted(record.folder, (recipe.name for recipe in record.recipes)),
+        **{f"seconds_{how}": rows for how, rows in _seconds(record).items()},
+    }
     base = {kind: spent(kinds[kind.replace("_cached", "_plain")][reference]) for kind in kinds}
     found: dict[str, dict[str, Any]] = {}
     for recipe in evidence.recipes:
