@@ -6,6 +6,7 @@ import heapq
 import itertools
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from augend import AugendError
 from augend.cli.remaining import Remaining, recipe_of
@@ -24,6 +26,7 @@ from augend.recipes.plan import Plan
 from augend.runner.hardware import Hardware
 from augend.runner.job import Job, load_splits, resolve_job, widened
 from augend.runner.timing import PhaseTime, RunTime, time_plan
+from augend.stages.pca import Pca
 from augend.study import sizing
 from augend.study.request import Request, seconds_of
 from augend.study.sizing import SAFE, agreed, makespan, measure, size, sized_by
@@ -220,8 +223,8 @@ def test_looks_at_validation_are_foreseen(recipe: str, keep: str, tmp_path: Path
 
 
 def test_a_cache_that_does_not_pay_is_not_filled() -> None:
-    time = TIMES["aug-ft"].phases[1]
-    assert time.seconds(100) == pytest.approx(1.4) and time.seconds(101) == pytest.approx(2.404)
+    timed = TIMES["aug-ft"].phases[1]
+    assert timed.seconds(100) == pytest.approx(1.4) and timed.seconds(101) == pytest.approx(2.404)
     assert PhaseTime(0.0, 0.0, 7.0, worth=-1).seconds(0) == 7.0  # a closed form takes no steps
     assert RunTime.from_json(TIMES["aug-ft"].to_json()) == TIMES["aug-ft"]
 
@@ -251,6 +254,25 @@ def test_timing_is_of_real_steps(recipe: str) -> None:
         result = start(job, RunFolder(Path(place) / "run"), hardware, splits=splits)
     used = sum(v for part, v in result["ledger"]["seconds"].items() if part != "evaluation")
     assert found.training(made) == pytest.approx(used, rel=0.6)
+
+
+def test_principal_components_are_timed_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On made-up rows, as wide as the pictures are; what importing the solver takes is no part of it, nor of a ledger."""
+    job = Job(data=SMALL, recipe="pca-then-classify", settings="quick", budget="40step")
+    splits = load_splits(job)
+    made, asked = resolve_job(job, splits), list[tuple[tuple[int, ...], int]]()
+    fit = Pca.fit
+
+    def slow(self: Pca, rows: Tensor, components: int) -> Pca:
+        asked.append((tuple(rows.shape), components))
+        time.sleep(1.0)
+        return fit(self, rows, components)
+
+    monkeypatch.setattr(Pca, "fit", slow)
+    found = time_plan(made, splits, Hardware(threads=1)).phases[0]
+    (shape, components), *more = asked
+    assert not more and components == 128 and shape[1] == 28 * 28
+    assert 1.0 <= found.fill * shape[0] / len(splits["main"].train) < 2.0 and found.worth == -1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from augend.stages.shelf import Placed
 if TYPE_CHECKING:
     from augend.runner.keeper import Keeper
 
-__all__ = ["Embedder", "check_fits", "fit_phase"]
+__all__ = ["Embedder", "check_fits", "fit_phase", "fitted_layer"]
 
 
 class Embedder(nn.Module):
@@ -54,10 +54,10 @@ def check_fits(plan: Plan, networks: Networks) -> None:
     """Refuse a closed form of what is not one linear layer, before anything is trained."""
     for spec in plan.phases:
         if spec.fit is not None:
-            _layer(networks, spec)
+            fitted_layer(networks, spec)
 
 
-def _layer(networks: Networks, spec: PhasePlan) -> nn.Linear:
+def fitted_layer(networks: Networks, spec: PhasePlan) -> nn.Linear:
     """The linear layer that a phase fits."""
     part = spec.train[0]
     network = networks.stages(part.network)
@@ -101,7 +101,7 @@ def fit_phase(scene: Scene, keeper: Keeper) -> None:
     """
     spec, ledger = scene.spec, keeper.ledger
     assert spec.fit is not None
-    layer = _layer(keeper.networks, spec)
+    layer = fitted_layer(keeper.networks, spec)
     method: Logistic | RidgeAugmenter | Pca = lookup("fit", spec.fit.word)(**spec.fit.options)
     keeper.networks.eval()
     keeper.enter()

@@ -19,6 +19,7 @@ from augend.augment.embedding_controls import RidgeAugmenter
 from augend.contract import Picks
 from augend.data.pictures import Pictures, Split
 from augend.evaluate.predict import logits
+from augend.names import lookup
 from augend.order.choosing import Scored
 from augend.order.scored import SampleByLoss
 from augend.order.scoring import Passes
@@ -30,7 +31,7 @@ from augend.runner import curve
 from augend.runner.assembly import Scene, build_networks, stage
 from augend.runner.augmenters import standardising
 from augend.runner.banks import drawn_views, worth_caching
-from augend.runner.fitting import Embedder
+from augend.runner.fitting import Embedder, fitted_layer
 from augend.runner.hardware import Hardware
 from augend.runner.optimizer import build_optimizer
 from augend.runner.outputs import Route
@@ -39,6 +40,7 @@ from augend.runner.sight import teacher_of, unasked
 from augend.runner.stopwatch import Stopwatch
 from augend.stages.fit import Logistic
 from augend.stages.networks import Networks
+from augend.stages.pca import Pca
 
 __all__ = ["PhaseTime", "RunTime", "time_plan"]
 
@@ -297,6 +299,7 @@ def _unscored(scene: Scene, tried: Picks) -> Callable[[int, Draws, float], Picks
 def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware, watch: Stopwatch) -> float:
     """Seconds of a closed form: passing all pictures once for every view, and solving, timed on a few made-up rows."""
     spec = scene.spec
+    assert spec.fit is not None
     embed = Embedder.entering(networks, spec.train[0])
     pairs = spec.terms[0].to  # of a closed form of pairs: their other sides pass the network too
     views = [str(address.view) for address in (*spec.terms[0].of, *pairs)]
@@ -315,11 +318,15 @@ def _fitted(scene: Scene, networks: Networks, split: Split, hardware: Hardware, 
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2 * few, found.shape[1], generator=generator)
     labels = torch.arange(2 * few) % len(split.classes)
+    method: RidgeAugmenter | Pca | Logistic = lookup("fit", spec.fit.word)(**spec.fit.options)
     begin = time.perf_counter()
-    if pairs:  # mostly the decomposition, whose cost does not grow with the rows
-        RidgeAugmenter().fit(features[:few], features[few:])
+    if isinstance(method, RidgeAugmenter):  # mostly the decomposition, whose cost does not grow with the rows
+        method.fit(features[:few], features[few:])
         return passing + time.perf_counter() - begin
-    Logistic().fit(features[:few], labels[:few], classes=len(split.classes), valid=(features[few:], labels[few:]))
+    if isinstance(method, Pca):
+        method.fit(features, min(fitted_layer(networks, spec).out_features, *features.shape))
+        return passing + (time.perf_counter() - begin) * rows / len(features)
+    method.fit(features[:few], labels[:few], classes=len(split.classes), valid=(features[few:], labels[few:]))
     return passing + (time.perf_counter() - begin) * rows / few
 
 

@@ -32,15 +32,18 @@ class Pca:
     minimises = None
     penalty_ = 0.0
 
+    def __init__(self) -> None:
+        from sklearn.decomposition import PCA
+
+        self._solver = PCA  # here: to import it takes seconds, which are none of the fit
+
     def fit(self, rows: Tensor, components: int) -> Pca:
         """Learn from rows ``(n, d)``; there must be as many as components."""
         if min(rows.shape) < components:
             raise AugendError(
                 f"pca: {components} components of {rows.shape[0]} pictures of {rows.shape[1]} numbers; there are fewer"
             )
-        from sklearn.decomposition import PCA
-
-        solver = PCA(
+        solver = self._solver(
             components, svd_solver="randomized", iterated_power=ITERATIONS, n_oversamples=SPARE, random_state=0
         ).fit(rows.float().cpu().numpy())
         self.coef_ = torch.from_numpy(solver.components_.copy()).float()

@@ -205,8 +205,8 @@ def _missed(results: dict[str, Any]) -> list[str]:
     if others:
         listed = ", ".join(f"{name} used {ratio:.2f}" for name, ratio in others.items())
         said.append(
-            f"seconds were not equal after all: {listed} of what {results['reference']} used: the machine "
-            "was not as fast for one as for the other; to compare again, with nothing else running, give another --out"
+            f"seconds were not equal after all: {listed} of what {results['reference']} used (it was timed "
+            "wrong, or the machine was not as fast for all); to compare again, with nothing else running, give another --out"
         )
     return said
 
