@@ -257,7 +257,7 @@ def test_timing_is_of_real_steps(recipe: str) -> None:
 
 
 def test_principal_components_are_timed_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On made-up rows, as wide as the pictures are; what importing the solver takes is no part of it, nor of a ledger."""
+    """On made-up rows, as wide as the pictures are."""
     job = Job(data=SMALL, recipe="pca-then-classify", settings="quick", budget="40step")
     splits = load_splits(job)
     made, asked = resolve_job(job, splits), list[tuple[tuple[int, ...], int]]()

@@ -22,7 +22,7 @@ from augend.data.pictures import Split
 from augend.recipes.durations import resolve_steps
 from augend.recipes.plan import Plan
 from augend.runner.hardware import Hardware
-from augend.runner.job import Job, load_splits, resolve_job
+from augend.runner.job import Job, Kept, load_splits, resolve_job
 from augend.runner.probe import trial_of
 from augend.runner.timing import RunTime, time_plan
 from augend.study.equal import plan_flops
@@ -198,14 +198,15 @@ def time_job(folder: Path) -> None:
             work()
 
     job = Job.from_json(asked["job"])
+    kept: Kept = {}
     loading = -time.perf_counter()
-    splits = load_splits(job)
+    splits = load_splits(job, kept=kept)
     plan = resolve_job(job, splits)
     loading += time.perf_counter()
     hardware, yardstick = Hardware(**asked["hardware"]), None
     if asked["yardstick"] is not None:
         against = Job.from_json(asked["yardstick"])
-        given = load_splits(against)
+        given = load_splits(against, kept=kept)  # most often the same pictures, held once
         yardstick = trial_of(resolve_job(against, given), given)(hardware)
     found = time_plan(plan, splits, hardware, begin=begin, end=end, yardstick=yardstick)
     write_json(folder / "times.json", dataclasses.replace(found, begin=found.begin + loading).to_json())
