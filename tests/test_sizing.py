@@ -388,3 +388,17 @@ def test_recipes_are_timed_against_the_reference() -> None:
     assert [len(one.phases) for one in found.values()] == [
         len(resolve_job(j, splits_of(j)).phases) for j in jobs.values()
     ]
+
+
+def test_a_reference_without_flexible_phases_keeps_its_length() -> None:
+    """Such as a probe, which takes no steps: no budget of 0 steps is made of that."""
+    fixed = {**PLANS, "augmented": plan("augmented", overrides=["plain.until=70step"])}
+    asked: dict[str, Any] = {
+        "equal": "seconds",
+        "seconds": None,
+        "reference": "augmented",
+        "order": ORDER,
+        "workers": 2,
+    }
+    found = size(fixed, TIMES, dict.fromkeys(fixed, SIZES), **asked)
+    assert found["augmented"].budget is None and found["plain"].budget == 112  # 70 steps of 16 ms in ones of 10 ms

@@ -339,7 +339,7 @@ def size(
         base = recipes[reference]
         budget = base.plan.budget or sum(phase.steps or 0 for phase in base.plan.phases)
         level = base.cost(equal, budget)
-        return {**at(level), reference: base.sized(base.plan.budget, equal, level)}
+        return {**at(level), reference: base.sized(base.plan.budget if base.flexible else None, equal, level)}
 
     def fits(found: Mapping[str, Sized]) -> bool:
         once = [more * one.total for one in found.values()]
