@@ -88,6 +88,47 @@ def test_distances_and_labels_by_hand(runs: dict[str, Path]) -> None:
     )
 
 
+def test_what_was_made_of_pictures_is_kept(runs: dict[str, Path], tmp_path: Path) -> None:
+    vae = tmp_path / "vae"
+    shutil.copytree(runs["vae"], vae)
+    first, tiles = decoded(vae, "rotate", runs["judge"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "decode", None)  # not asked again
+        again, same = decoded(vae, "rotate", runs["judge"])
+        assert again == first and same.keys() == tiles.keys()
+        for changed, one in tiles[vae.name].items():
+            assert same[vae.name][changed].dtype == one.dtype and same[vae.name][changed].equal(one)
+        for wanted, judge in (("zoom", runs["judge"]), ("rotate", None)):  # of these it knows nothing
+            with pytest.raises(TypeError):
+                decoded(vae, wanted, judge)
+    kept = vae / "decoded.npz"
+    kept.write_bytes(kept.read_bytes()[:-100])
+    assert decoded(vae, "rotate", runs["judge"])[0] == first  # damaged, and made again
+    shutil.copy(runs["judge"] / "model.safetensors", vae / "model.safetensors")  # another model
+    with pytest.raises(AugendError, match="has no network that gives pictures back"):
+        decoded(vae, "rotate", runs["judge"])
+
+
+def test_a_judge_is_not_asked_what_it_has_answered(runs: dict[str, Path]) -> None:
+    model, judge = load(runs["vae"]), load(runs["judge"])
+    test, chains = (
+        splits_of(Job(data=SMALL, recipe="plain"))["main"].test,
+        changing(["original", "rotate"], model.shape),
+    )
+    whole, asked = decode(model, test, test.labels, chains, judge), 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    judge.register_forward_hook(count)
+    known = {name: one for name, one in whole.judged.items() if name.startswith("changed/")}
+    again = decode(model, test, test.labels, chains, judge, answers=known)
+    rounds = -(-len(test) // 250)
+    assert asked == rounds * len(chains)  # of what was decoded alone
+    assert all((again.judged[name] == one).all() for name, one in whole.judged.items())
+
+
 def test_a_run_has_a_page_and_pictures(runs: dict[str, Path]) -> None:
     done = command("evaluate", str(runs["vae"]), "--decoded", "all", "--judge", str(runs["judge"]))
     assert done.returncode == 0, done.stderr

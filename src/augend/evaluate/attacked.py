@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from augend.data.pictures import Pictures
 from augend.evaluate import attacks
 from augend.evaluate.foreign import FOOLBOX, by_foolbox
+from augend.evaluate.shifts import laid_out
 from augend.evaluate.threats import (
     ADAPTIVE,
     BARE,
@@ -134,9 +135,8 @@ def blind(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def shown(pictures: Pictures, numbers: Tensor, device: torch.device | str) -> Tensor:
-    """float32 ``(B, C, H, W)`` in [0, 1]; on the CPU channels last, faster for as many as `batch_of` (bench)."""
-    x = to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device)
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    """float32 ``(B, C, H, W)`` in [0, 1], laid out as for `augend.evaluate.shifts.shown`."""
+    return laid_out(to_float(pictures.fetch(numbers[:, None])[0][:, 0]).to(device))
 
 
 def batch_of(pictures: Pictures) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ comes half of the time, here always, for what is not changed keeps its label. It
 are these."""
 COLOURED = frozenset({"hue"})
 SHOWN = 8  # pictures that are kept to look at
+PARTS = ("moved", "missed", "judged")
 
 
 def changes(text: str, channels: int) -> list[str]:
@@ -81,6 +83,24 @@ class Decoded:
     judged: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     seen: dict[str, Tensor] = field(default_factory=dict)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it by name, to be kept; `of` reads it."""
+        by_change = {f"{part}/{key}": one for part in PARTS for key, one in getattr(self, part).items()}
+        tiles = {f"seen/{key}": one.numpy() for key, one in self.seen.items()}
+        return {"labels": self.labels, "constant": np.array(self.constant), **by_change, **tiles}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Decoded:
+        """What `arrays` gave."""
+        out = cls(arrays["labels"], float(arrays["constant"]))
+        for name, one in arrays.items():
+            part, _, key = name.partition("/")
+            if part in PARTS:
+                getattr(out, part)[key] = one
+            elif part == "seen":
+                out.seen[key] = torch.from_numpy(one)
+        return out
+
 
 def decode(
     model: Classifier,
@@ -90,6 +110,7 @@ def decode(
     judge: Classifier | None = None,
     after: Callable[[int, int], None] | None = None,
     *,
+    answers: Mapping[str, NDArray[np.int64]] | None = None,
     what: str = "the model",
 ) -> Decoded:
     """Show an autoencoder all pictures under every change, and what it makes of them to a judge.
@@ -100,10 +121,11 @@ def decode(
         chains: name of a change -> what is done to each picture (`changing`).
         judge: a classifier that knows nothing of the autoencoder.
         after: called with (pictures done, pictures in all).
+        answers: "changed/NAME" -> what the judge calls these pictures under a change, where that is known from before.
     """
     network = model.networks.stages(autoencoder(model, what))
     parts: dict[str, list[Tensor]] = {}
-    out, done = Decoded(labels.cpu().numpy()), 0
+    out, done = Decoded(labels.cpu().numpy(), judged=dict(answers or {})), 0
     sums = torch.zeros((2, *model.shape), dtype=torch.float64)
     with torch.no_grad():
         for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
@@ -117,8 +139,9 @@ def decode(
                     square = (one - clean).double().square().flatten(1).mean(1)
                     parts.setdefault(f"{kind}/{name}", []).append(square)
                 if judge is not None:
-                    for kind, one in (("changed", x), ("decoded", back)):
-                        parts.setdefault(f"judged/{kind}/{name}", []).append(_answered(judge(one)))
+                    for asked, one in ((f"changed/{name}", x), (f"decoded/{name}", back)):
+                        if asked not in out.judged:
+                            parts.setdefault(f"judged/{asked}", []).append(_answered(judge(one)))
                 if after is not None:
                     after(done + len(numbers), len(pictures))
             done += len(numbers)

@@ -27,7 +27,19 @@ from augend.names import nearest
 from augend.pixels import to_float
 from augend.randomness import Draws, seed_default_generators, undisturbed
 
-__all__ = ["ORIGINAL", "SHIFTS", "Looks", "apart", "chosen", "look", "picked", "shifting", "summary", "variation"]
+__all__ = [
+    "ORIGINAL",
+    "SHIFTS",
+    "Looks",
+    "apart",
+    "chosen",
+    "laid_out",
+    "look",
+    "picked",
+    "shifting",
+    "summary",
+    "variation",
+]
 
 ORIGINAL = "original"
 SHIFTS: dict[str, tuple[Component, ...]] = {
@@ -147,8 +159,13 @@ def look(
 def shown(chain: Chain, name: str, pixels: Tensor, numbers: Tensor) -> Tensor:
     """Floats ``(rows, C, H, W)`` of uint8 pictures under a shift; `numbers` are theirs within the set."""
     if not chain.ops:
-        return to_float(pixels)
-    return chain.apply(pixels, chain.draw(Draws(0, f"shift/{name}", keys=numbers), 0.0))
+        return laid_out(to_float(pixels))
+    return laid_out(chain.apply(pixels, chain.draw(Draws(0, f"shift/{name}", keys=numbers), 0.0)))
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """Pictures as networks that only look at them get them: on the CPU channels last, which is faster (bench/looking.py)."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def summary(looks: Looks) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augend.contract import AugendError
-from augend.evaluate.decoded import Decoded, autoencoder, changes, changing, decode, recognised
+from augend.evaluate.decoded import CHANGES, Decoded, autoencoder, changes, changing, decode, recognised
+from augend.evaluate.kept import keep
+from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier
+from augend.models.pretrained import digest_of
 from augend.models.stages import Stages
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.folder import RunFolder
@@ -107,11 +110,14 @@ def decoded_rows(
         As `decoded` of a study, row -> change; with ``each``, repeat -> ``score``, ``kept_changed`` and ``kept``.
     """
     judges = {trial.repeat: trial.folder for trial in trials if trial.recipe == judge}
-    runs = [
-        (trial.recipe, trial.repeat, trial.folder, _Judge.of(judges[trial.repeat], trial.folder))
-        for trial in sorted(trials, key=lambda one: one.repeat)  # those of a repeat share their data
-        if trial.recipe != judge and trial.repeat in judges
-    ]
+    judging: dict[int, _Judge] = {}
+    runs: list[tuple[str, int, Path, _Judge | None]] = []
+    for trial in sorted(trials, key=lambda one: one.repeat):  # those of a repeat share their data and their judge
+        if trial.recipe == judge or trial.repeat not in judges:
+            continue
+        if trial.repeat not in judging:
+            judging[trial.repeat] = _Judge.of(judges[trial.repeat], trial.folder)
+        runs.append((trial.recipe, trial.repeat, trial.folder, judging[trial.repeat]))
     each, seen = _of_trials(runs, wanted, None, None, {}, after)
     rows = {name: _gathered(record, list(looks.values())) for name, looks in each.items()}
     for name, looks in each.items():
@@ -199,11 +205,17 @@ def _moves(phase: PhasePlan, name: str, network: Stages) -> bool:
 
 @dataclass(frozen=True)
 class _Judge:
-    """A classifier, and the pictures it was trained on (None: nobody says), of which data."""
+    """A classifier, and the pictures it was trained on (None: nobody says), of which data.
+
+    `answers`: what it called changed pictures so far, by their names, how they were changed, and that: autoencoders that are
+    shown the same need not ask again.
+    """
 
     model: Classifier
+    digest: str
     trained_on: frozenset[str] | None
     source: str | None
+    answers: dict[tuple[Any, ...], dict[str, NDArray[np.int64]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, judged: Path) -> _Judge:
@@ -221,12 +233,24 @@ class _Judge:
                     f"--judge {path}: it is {'one of the models' if study else 'the run'} that it would judge; name a "
                     "classifier that was trained by itself, as the run of --recipe augmented"
                 )
-        model = model_of(run if run is not None and path.is_dir() else path)
+        at = run if run is not None and path.is_dir() else path
+        model, digest = model_of(at), digest_of(at / "model.safetensors" if at.is_dir() else at)
         if run is None or not (run / "predictions.npz").is_file():
-            return cls(model, None, None)
+            return cls(model, digest, None, None)
         rows, job = read_rows(run / "predictions.npz"), Job.from_json(RunFolder(run).about()["job"])
         shows = shown_by(rows["ids"][rows["split"] == "train"].tolist())
-        return cls(model, frozenset(shows.tolist()), source_of(job.data))
+        return cls(model, digest, frozenset(shows.tolist()), source_of(job.data))
+
+    def new_to_it(self, shows: NDArray[np.str_], path: Path, data: str | None) -> NDArray[np.bool_] | None:
+        """Which of a run's test pictures, or of those of `data`, it was not trained on; None: nobody knows."""
+        if self.trained_on is None:
+            return None
+        asked = data or Job.from_json(RunFolder(path).about()["job"]).data
+        same = source_of(asked) == self.source  # names of other data mean other pictures
+        new = np.array([not same or one not in self.trained_on for one in shows.tolist()])
+        if not new.any():
+            raise AugendError(f"--judge: it was trained on every picture of {path}; train it on others")
+        return new
 
 
 @dataclass(frozen=True)
@@ -250,27 +274,39 @@ def _look(
     kept: Kept,
     after: Progress | None,
 ) -> _Looked:
-    pictures, labels = pictures_of(path, model, data, root, kept)
-    classes, shows = model.classes, shown_by(list(pictures.ids))
-    fresh: NDArray[np.bool_] | None = None
-    if judge is not None:
-        if judge.trained_on is not None:
-            asked = data or Job.from_json(RunFolder(path).about()["job"]).data
-            same = source_of(asked) == judge.source  # names of other data mean other pictures
-            fresh = np.array([not same or one not in judge.trained_on for one in shows.tolist()])
-            if not fresh.any():
-                raise AugendError(f"--judge: it was trained on every picture of {path}; train it on others")
-        missing = [name for name in classes if name not in judge.model.classes]
-        if missing:
-            raise AugendError(
-                f"--judge: class {missing[0]!r} of {path} is none of the judge's; train it on the same classes"
-            )
-        labels = labels.new_tensor([judge.model.classes.index(name) for name in classes])[labels]
-        classes = judge.model.classes
-    chains = changing(changes(wanted, model.shape[0]), model.shape)
-    said_to = told(after, path.name)
+    names = changes(wanted, model.shape[0])
     judging = None if judge is None else judge.model
-    found = decode(model, pictures, labels, chains, judging, said_to, what=str(path))
+    classes = model.classes if judging is None else judging.classes
+    if missing := [name for name in model.classes if name not in classes]:
+        raise AugendError(
+            f"--judge: class {missing[0]!r} of {path} is none of the judge's; train it on the same classes"
+        )
+    changed = {name: str(CHANGES.get(name)) for name in names}
+    about = {"changes": changed, "judge": None if judge is None else judge.digest}
+    file = path / "decoded.npz" if data is None and path.is_dir() else None  # a finished run does not change
+    before = None if file is None else kept_arrays(file, about)
+    if before is not None:
+        shows = shown_by(before.pop("ids").tolist())
+        fresh = None if judge is None else judge.new_to_it(shows, path, data)
+        return _Looked(Decoded.of(before), shows, classes, fresh)
+    pictures, labels = pictures_of(path, model, data, root, kept)
+    shows = shown_by(list(pictures.ids))
+    fresh = None if judge is None else judge.new_to_it(shows, path, data)
+    labels = labels.new_tensor([classes.index(name) for name in model.classes])[labels]
+    answers = {} if judge is None else judge.answers.setdefault((data, model.shape, *names, *pictures.ids), {})
+    found = decode(
+        model,
+        pictures,
+        labels,
+        changing(names, model.shape),
+        judging,
+        told(after, path.name),
+        answers=answers,
+        what=str(path),
+    )
+    answers |= {key: one for key, one in found.judged.items() if key.startswith("changed/")}
+    if file is not None:
+        keep(file, about, {"ids": np.array(pictures.ids), **found.arrays()})
     return _Looked(found, shows, classes, fresh)
 
 
