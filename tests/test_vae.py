@@ -51,6 +51,29 @@ def test_pictures_of_any_size_come_back(shape: tuple[int, ...]) -> None:
     assert torch.equal(out["picture"], out["logits"].sigmoid()) and torch.equal(out[""], out["picture"])
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 64, 64), (1, 20, 33), (1, 17, 40), (1, 16, 30)])
+def test_blocks_are_convolutions_whatever_their_size(shape: tuple[int, ...], last: bool) -> None:
+    ours = DenoisingVAE(8, widths=(4, 8, 8, 6, 5), shape=shape).double()
+    if last:
+        ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    torchs = DenoisingVAE(8, widths=(4, 8, 8, 6, 5), shape=shape).double()
+    torchs.load_state_dict(ours.state_dict())
+    for block in (*torchs.encoder, *torchs.decoder):
+        conv = getattr(block, "conv", None)
+        if conv is not None:
+            conv.__class__ = nn.ConvTranspose2d if isinstance(conv, nn.ConvTranspose2d) else nn.Conv2d
+    x = torch.rand(6, *shape, dtype=torch.float64)
+    found = []
+    for vae in (ours, torchs):
+        torch.manual_seed(0)
+        out = vae(x, {"logits", "mean", "logvar"})
+        (out["logits"].square().sum() + out["mean"].sum() + out["logvar"].exp().sum()).backward()
+        found.append([*out.values(), *(p.grad for p in vae.parameters())])
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-9)
+
+
 def test_the_mean_is_the_mean_and_the_variance_the_variance() -> None:
     """Samples of many draws have the heads' moments: exchange the heads, as the published classifier did, and this fails."""
     torch.manual_seed(0)

@@ -89,7 +89,7 @@ class DenoisingVAE(Stages):
         down, up = OrderedDict[str, nn.Module](), OrderedDict[str, nn.Module]()
         before = channels
         for number, after in enumerate(widths, 1):
-            down[f"block{number}"] = _block(nn.Conv2d(before, after, 3, 2, 1, bias=False), after)
+            down[f"block{number}"] = _block(_Down(before, after, 3, 2, 1, bias=False), after)
             before = after
         self.encoder = nn.Sequential(down)
         self._smallest = (widths[-1], *sides[-1])
@@ -103,7 +103,7 @@ class DenoisingVAE(Stages):
         for number in reversed(range(len(widths))):
             after = widths[max(number - 1, 0)]
             more = [sides[number][axis] - (2 * sides[number + 1][axis] - 1) for axis in (0, 1)]
-            turned = nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=(more[0], more[1]), bias=False)
+            turned = _Up(before, after, 3, 2, 1, output_padding=(more[0], more[1]), bias=False)
             up[f"block{number + 1}"] = _block(turned, after)
             before = after
         up["last"] = nn.Conv2d(before, channels, 3, padding=1)
@@ -146,7 +146,8 @@ class DenoisingVAE(Stages):
             out["slipped"] = self.sample(out["logvar"], functional.linear(deep, self.unused_weight, self.unused_bias))
         if wanted & {"", "logits", "picture"}:
             out["logits"] = self._logits(out["sample"] if drawn else out["mean"])
-            out["picture"] = out[""] = out["logits"].sigmoid()
+            if wanted & {"", "picture"}:
+                out["picture"] = out[""] = out["logits"].sigmoid()
         return {key: out[key] for key in wanted}
 
     def _deep(self, x: Tensor) -> Tensor:
@@ -156,6 +157,35 @@ class DenoisingVAE(Stages):
     def _logits(self, latent: Tensor) -> Tensor:
         logits: Tensor = self.decoder(self.widen(latent).view(-1, *self._smallest))
         return logits
+
+
+class _Down(nn.Conv2d):
+    """A 3x3 convolution of stride 2 and padding 1. What ends in one pixel is one matrix product with the taps that meet pixels
+    and no padding: faster, and fewer FLOPs (the last block at 32x32, bench/vae.py)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        height, width = input.shape[2:]
+        if max(height, width) > 2:
+            return super().forward(input)
+        taps = _taps(self.weight, height, width)  # (out, h, w, in), flat
+        return functional.linear(input.permute(0, 2, 3, 1).flatten(1), taps)[:, :, None, None]
+
+
+class _Up(nn.ConvTranspose2d):
+    """Its transpose; what begins at one pixel is one matrix product."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if input.shape[2:] != (1, 1) or output_size is not None:
+            return super().forward(input, output_size)
+        height, width = (1 + more for more in self.output_padding)
+        spread = input.flatten(1) @ _taps(self.weight, height, width)
+        return spread.view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
+
+
+def _taps(weight: Tensor, height: int, width: int) -> Tensor:
+    """Of weights ``(a, b, 3, 3)`` what lies on ``height x width`` pixels around which all is padding, ``(a, height * width *
+    b)``: in the order in which convolutions' weights lie when they are channels last."""
+    return weight.permute(0, 2, 3, 1)[:, 1 : 1 + height, 1 : 1 + width].flatten(1)
 
 
 def _block(convolution: nn.Module, width: int) -> nn.Sequential:
