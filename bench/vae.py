@@ -11,10 +11,11 @@ which `auto` takes the faster. First what makes it fair: the same network gives 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +27,7 @@ from common import interleaved, machine, report
 from loop import made_up
 
 ROWS, OFTEN, PICTURES = 64, 2, 512
+WIDTHS = (32, 64, 128, 256, 512)
 SETTINGS = {"optimizer": {"adam": {"lr": 1e-4}}, "batch": ROWS, "pixels": [{"rotate": 60}]}
 
 
@@ -50,6 +52,34 @@ def ours(side: int, precision: str) -> Callable[[], None]:
     return several
 
 
+class _Plain(nn.Module):
+    """The paper's network written out, for sides that are halved five times."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
+            down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        turned = WIDTHS[::-1]
+        for before, after in zip(turned, (*turned[1:], WIDTHS[0]), strict=True):
+            up += [
+                nn.ConvTranspose2d(before, after, 3, 2, 1, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
+        self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up, nn.Conv2d(WIDTHS[0], 3, 3, padding=1))
+        self.smallest = (WIDTHS[-1], side // 32, side // 32)
+        flat = math.prod(self.smallest)
+        self.mean, self.logvar, self.widen = nn.Linear(flat, 128), nn.Linear(flat, 128), nn.Linear(128, flat)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        deep = self.encoder(x).flatten(1)
+        mean, logvar = self.mean(deep), self.logvar(deep)
+        drawn = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
+        return self.decoder(self.widen(drawn).view(-1, *self.smallest)), mean, logvar
+
+
 class _Files(Dataset[tuple[Tensor, Tensor]]):
     """PIL pictures, each augmented as it is asked for."""
 
@@ -72,7 +102,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
 
 def plain(side: int) -> Callable[[], None]:
     """The same steps by hand."""
-    vae = DenoisingVAE(128, shape=(3, side, side)).train()
+    vae = _Plain(side).train()
     optimizer = torch.optim.Adam(vae.parameters(), 1e-4)
 
     def endless() -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,31 +114,45 @@ def plain(side: int) -> Callable[[], None]:
     def several() -> None:
         for _ in range(OFTEN):
             noisy, clean = next(batches)
-            out = vae(noisy, {"logits", "mean", "logvar"})
-            fit = functional.binary_cross_entropy_with_logits(out["logits"], clean, reduction="sum")
-            kl = -0.5 * (1 + out["logvar"] - out["mean"].square() - out["logvar"].exp()).sum()
+            loss = bound(*vae(noisy), clean)
             optimizer.zero_grad()
-            ((fit + kl) / len(clean)).backward()
+            loss.backward()
             optimizer.step()
 
     return several
 
 
+def bound(logits: Tensor, mean: Tensor, logvar: Tensor, clean: Tensor) -> Tensor:
+    """What is minimised, by hand."""
+    fit = functional.binary_cross_entropy_with_logits(logits, clean, reduction="sum")
+    kl = -0.5 * (1 + logvar - mean.square() - logvar.exp()).sum()
+    return (fit + kl) / len(clean)
+
+
 def same_loss(side: int) -> bool:
-    """The terms give what the loop by hand computes, on one batch."""
+    """Network and terms give what the loop by hand computes, on one batch, with the same weights and draws."""
+    ours_, plain_ = DenoisingVAE(128, shape=(3, side, side)).train(), _Plain(side).train()
+    plain_.load_state_dict(dict(zip(plain_.state_dict(), _in_its_order(ours_), strict=True)))
+    x = torch.rand(8, 3, side, side)
     torch.manual_seed(0)
-    vae, x = DenoisingVAE(128, shape=(3, side, side)).train(), torch.rand(8, 3, side, side)
-    out = vae(x, {"logits", "mean", "logvar"})
-    fit = functional.binary_cross_entropy_with_logits(out["logits"], x, reduction="sum")
-    kl = -0.5 * (1 + out["logvar"] - out["mean"].square() - out["logvar"].exp()).sum()
-    ours_ = Bernoulli()(out["logits"], x) + GaussianKL()(out["mean"], out["logvar"])
-    return bool(torch.isclose(ours_, (fit + kl) / 8, rtol=1e-5))
+    out = ours_(x, {"logits", "mean", "logvar"})
+    torch.manual_seed(0)
+    by_hand = bound(*plain_(x), x)
+    return bool(
+        torch.isclose(Bernoulli()(out["logits"], x) + GaussianKL()(out["mean"], out["logvar"]), by_hand, rtol=1e-5)
+    )
+
+
+def _in_its_order(vae: DenoisingVAE) -> list[Tensor]:
+    state = vae.state_dict()
+    parts = ("encoder.", "decoder.", "mean_head.", "logvar_head.", "widen.")
+    return [one for part in parts for name, one in state.items() if name.startswith(part)]
 
 
 def main(side: int) -> None:
     torch.set_num_threads(1)
     same = same_loss(side)
-    print("the terms are the sums by hand:", same)
+    print("the loss is that of the network and the sums by hand:", same)
     ways = {"plain": plain(side), "fp32": ours(side, "32-true"), "bf16": ours(side, "bf16-mixed")}
     found = interleaved(ways, rounds=5)
     each = {name: f"{1e3 * seconds / OFTEN:.0f}ms" for name, seconds in found.items()}

@@ -160,8 +160,8 @@ class DenoisingVAE(Stages):
 
 
 class _Down(nn.Conv2d):
-    """A 3x3 convolution of stride 2 and padding 1. What ends in one pixel is one matrix product with the taps that meet pixels
-    and no padding: faster, and fewer FLOPs (the last block at 32x32, bench/vae.py)."""
+    """A 3x3 convolution of stride 2 and padding 1. What ends in one pixel is one matrix product with the taps that meet
+    pixels and not padding: faster, and fewer FLOPs (the last block at 32x32, bench/vae.py)."""
 
     def forward(self, input: Tensor) -> Tensor:
         height, width = input.shape[2:]
