@@ -20,6 +20,7 @@ from augend.recipes.library import load
 from augend.recipes.reading import Place
 from augend.recipes.resolve import check
 from augend.recipes.schema import checked
+from augend.report.figures import _mean
 from augend.report.reproduction import markdown
 from augend.runner.job import Job, load_splits, resolve_job
 from augend.study.equal import equal_budget, plan_flops
@@ -36,6 +37,14 @@ SMALL = ["factoring/generalisation", "--protocol", "digits-rotation", "--budget"
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "augend", "reproduce", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_curves_say_of_how_many_seeds_they_are() -> None:
+    assert [_mean(seeds) for seeds in ({1}, {6}, {3, 10})] == [
+        "one seed",
+        "mean of 6 seeds, band from least to most",
+        "mean of 3 to 10 seeds, band from least to most",
+    ]
 
 
 @pytest.mark.parametrize("name", known_tables())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,7 @@ def _rows_curves(figure: Figure, study: Path, found: dict[str, Any], asked: dict
     named = {found["rows"][row]["called"]: recipe for row, recipe in rows.items()}
     if not named or not curves(figure, {**results, "recipes": named}, "steps"):
         return ""
-    seeds = min(found["rows"][row]["repeats"] for row in rows)
-    return f"{asked['title']}: {_mean(seeds)}."
+    return f"{asked['title']}: {_mean({found['rows'][row]['repeats'] for row in rows})}."
 
 
 def _last_phase(curve: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +92,12 @@ def _given_back(figure: Figure, study: Path, found: dict[str, Any], asked: dict[
     return f"{asked['title']}: pictures, changed, given back ({found['rows'][asked['row']]['called']}, first seed)."
 
 
-def _mean(seeds: int) -> str:
-    return "one seed" if seeds == 1 else f"mean of {seeds} seeds, band from least to most"
+def _mean(seeds: Collection[int]) -> str:
+    """What curves are, by how many seeds the rows have."""
+    least, most = min(seeds), max(seeds)
+    if most == 1:
+        return "one seed"
+    return f"mean of {f'{least} to {most}' if least < most else most} seeds, band from least to most"
 
 
 def _lines(study: Path, row: str, kind: str) -> list[list[dict[str, Any]]]:
@@ -114,7 +117,7 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
     """
     axes = figure.subplots()
     at = "step" if "phase" in asked else "global_step"
-    seeds = 0
+    seeds: set[int] = set()
     for number, row in enumerate(asked["rows"]):
         runs = [
             [line for line in run if asked.get("phase") in (None, line["phase"])]
@@ -122,7 +125,7 @@ def _monitored(figure: Figure, study: Path, found: dict[str, Any], asked: dict[s
         ]
         if not runs or not runs[0]:
             continue
-        seeds = len(runs)
+        seeds.add(len(runs))
         steps = [line[at] for line in runs[0]]
         values = np.array([[line[asked["value"]] for line in run] for run in runs])
         if "over" in asked:  # a value of the line that scored the network, one a seed
