@@ -320,6 +320,9 @@ def broken(kind: str, base: Path) -> Path:
             fill(data / "train", {"a": 5, "b": 5})
             fill(data / "val", {"a": 5, "b": 5})
             fill(data / "valid", {"a": 5, "b": 5})
+        case "not UTF-8":
+            fill(data, {"a": 5})
+            fill(data, {os.fsdecode(b"caf\xe9"): 5})
     return data
 
 
@@ -338,6 +341,7 @@ def broken(kind: str, base: Path) -> Path:
         ("new class", "test: class 'c' is not among the classes of train"),
         ("no train", "no train folder"),
         ("two tests", "both 'val' and 'valid'"),
+        ("not UTF-8", r"class folder 'caf\\udce9' is not UTF-8; rename it"),
     ],
 )
 def test_folders_that_will_not_do_are_one_line(tmp_path: Path, kind: str, says: str) -> None:

@@ -52,7 +52,8 @@ def test_measures_are_of_the_test_predictions(tmp_path: Path) -> None:
         labels, split = rng.integers(0, 8, 30), np.array(["test"] * 20 + ["valid"] * 10)
         folder = tmp_path / str(repeat)
         folder.mkdir()
-        np.savez(folder / "predictions.npz", labels=labels, probabilities=p, split=split)
+        ids = np.array([str(number) for number in range(30)])
+        np.savez(folder / "predictions.npz", ids=ids, labels=labels, probabilities=p, split=split)
         trials["row", repeat] = SimpleNamespace(folder=folder, p=p[:20], labels=labels[:20])
     evidence: Any = SimpleNamespace(trials=trials, repeats=lambda row: [0, 1])
     five = [
@@ -153,7 +154,7 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     for row, repeat in (("denoise-rotate", 0), ("vae-then-classify", 0)):
         alone, _ = decoded(trials / f"{row}-r{repeat}", "rotate", trials / f"judge-r{repeat}")
         one = given_back[row]["rotate"]["each"][str(repeat)]
-        assert one["score"] == pytest.approx(alone["changes"]["rotate"]["score"])
+        assert one["score"] == pytest.approx(alone["changes"]["rotate"]["score"]["mean"])
         shares = {key: alone["changes"]["rotate"][key] for key in ("kept", "kept_changed")}
         assert all(one[key] == (share and pytest.approx(share["mean"])) for key, share in shares.items())
     claims = {(one["better"], one["than"], one.get("of"), one.get("change")): one for one in found["claims"]}

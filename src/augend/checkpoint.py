@@ -14,11 +14,13 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from augend.contract import AugendError
@@ -30,6 +32,7 @@ __all__ = [
     "file_word",
     "plain",
     "read",
+    "read_arrays",
     "read_described",
     "write",
     "write_bytes",
@@ -52,11 +55,28 @@ def file_word(text: str) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step: readers see all of the old content or all of the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``.npz`` file by name, all of them or `names`; nothing is unpickled.
+
+    Raises:
+        AugendError: the file is damaged or lacks one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in (file.files if names is None else names)}
+    except Exception as error:  # of damage there is no list: zlib, zipfile and numpy have each their own
+        raise AugendError(f"{path}: damaged ({error})") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -127,7 +127,7 @@ def evaluate(
     if scores is not None:
         from augend.study.teacher import write_scores
 
-        others = (attack, eps, sums, steps, restarts, samples, known, fast, pictures, on, shifts, decoded)
+        others = (attack, eps, sums, steps, restarts, samples, known, fast, pictures, on, shifts, decoded, judge_)
         if any(one is not None for one in others):
             raise AugendError(
                 "--scores writes a file of losses and evaluates nothing else; run the two one after the other"

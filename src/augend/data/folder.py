@@ -42,6 +42,15 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: entry.name)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written to files and pages: bytes of names that are not UTF-8 come as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _suffix(name: str) -> str:
     return Path(name).suffix.lower()
 
@@ -58,6 +67,8 @@ def _list(root: Path, prefix: str, deep: bool) -> _Found:
             found.loose += _is_picture(entry)
             continue
         files = _inside(root, f"{prefix}{entry.name}/", found, deep)
+        if files and not _is_text(entry.name):
+            raise AugendError(f"{root / prefix}: the name of class folder {entry.name!a} is not UTF-8; rename it")
         if files:
             found.classes[entry.name] = files
         else:

@@ -7,12 +7,11 @@ import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augend.checkpoint import write_bytes
+from augend.checkpoint import read_arrays, write_bytes
 from augend.contract import AugendError
 from augend.data.alike import Links, Together, find_links, remembered, together
 from augend.data.cache import Decoded, Progress, decoded
@@ -135,9 +134,8 @@ def _links(found: Decoded, files: list[str]) -> Links:
         return find_links(np.zeros((0, 32, 32), np.uint8), [], [], [])
     kept = remembered(found.entry, found.digests, found.taken, files)
     try:
-        with np.load(kept, allow_pickle=False) as stored:
-            return Links(stored["copies"], stored["alike"], stored["bursts"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return Links(**read_arrays(kept, ("copies", "alike", "bursts")))
+    except AugendError:  # there is none, or it is damaged
         links = find_links(found.greys(), found.digests, found.taken, files)
     buffer = io.BytesIO()
     np.savez(buffer, copies=links.copies, alike=links.alike, bursts=links.bursts)

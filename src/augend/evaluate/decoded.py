@@ -22,6 +22,7 @@ from augend.data.pictures import Pictures
 from augend.evaluate.attacked import batch_of
 from augend.evaluate.load import Classifier
 from augend.evaluate.shifts import ORIGINAL, picked, shown
+from augend.randomness import seed_default_generators, undisturbed
 
 __all__ = ["CHANGES", "Decoded", "autoencoder", "changes", "changing", "decode", "recognised"]
 
@@ -127,13 +128,14 @@ def decode(
     parts: dict[str, list[Tensor]] = {}
     out, done = Decoded(labels.cpu().numpy(), judged=dict(answers or {})), 0
     sums = torch.zeros((2, *model.shape), dtype=torch.float64)
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed():
         for numbers in torch.split(torch.arange(len(pictures)), batch_of(pictures)):
             seen, _ = pictures.fetch(numbers[:, None])
             clean = shown(Chain([]), ORIGINAL, seen[:, 0], numbers)
             sums += torch.stack([clean.double().sum(0), clean.double().square().sum(0)]).cpu()
             for name, chain in chains.items():
                 x = shown(chain, name, seen[:, 0], numbers)
+                seed_default_generators(int(numbers[0]))
                 back = network(x, frozenset({"picture"}))["picture"].float()
                 for kind, one in (("moved", x), ("missed", back)):
                     square = (one - clean).double().square().flatten(1).mean(1)
@@ -141,7 +143,7 @@ def decode(
                 if judge is not None:
                     for asked, one in ((f"changed/{name}", x), (f"decoded/{name}", back)):
                         if asked not in out.judged:
-                            parts.setdefault(f"judged/{asked}", []).append(_answered(judge(one)))
+                            parts.setdefault(f"judged/{asked}", []).append(_answered(judge, one, int(numbers[0])))
                 if after is not None:
                     after(done + len(numbers), len(pictures))
             done += len(numbers)
@@ -160,8 +162,10 @@ def decode(
     return out
 
 
-def _answered(logits: Tensor) -> Tensor:
-    """Classes, and -1 where a row is not finite: it is no answer."""
+def _answered(judge: Classifier, pictures: Tensor, seed: int) -> Tensor:
+    """Classes, and -1 where a row is not finite: it is no answer. A judge that draws draws the same each time."""
+    seed_default_generators(seed)
+    logits = judge(pictures)
     return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
 
 

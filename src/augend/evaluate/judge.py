@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from augend.checkpoint import read_arrays
 from augend.contract import AugendError
 from augend.data import load as load_data
 from augend.data.pictures import Pictures, Split
@@ -80,10 +81,9 @@ def _stored(folder: Path) -> dict[str, Any]:
             f"{folder}: no finished run (predictions.npz is missing); name data to judge a model file: --data"
         )
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            rows = {name: stored[name] for name in ("labels", "probabilities", "split")}
-    except (OSError, ValueError, KeyError) as error:
-        raise AugendError(f"{file}: damaged ({error}); run it again") from error
+        rows = read_arrays(file, ("labels", "probabilities", "split"))
+    except AugendError as error:
+        raise AugendError(f"{error}; run it again") from error
     classes = load(folder).classes
     return {
         str(word): scores(rows["labels"][rows["split"] == word], rows["probabilities"][rows["split"] == word], classes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augend.checkpoint import write_bytes
+from augend.checkpoint import read_arrays, write_bytes
+from augend.contract import AugendError
 from augend.models.pretrained import digest_of
 
 __all__ = ["keep", "kept"]
@@ -36,12 +36,11 @@ def kept(path: Path, about: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        said = str(arrays.pop(_ABOUT))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        arrays = read_arrays(path)
+    except AugendError:
         return None  # it is made again
-    return arrays if said == _said(path, about) else None
+    said = arrays.pop(_ABOUT, None)
+    return arrays if said is not None and str(said) == _said(path, about) else None
 
 
 def _said(path: Path, about: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from augend.augment.grid import tiled
+from augend.checkpoint import read_arrays
 from augend.report.plots import COLOURS, WIDTH, curves, draw, place
 from augend.report.shifts import levels, variation, views
 from augend.report.sums import coefficients, errors, summed
@@ -80,8 +81,8 @@ def _given_back(figure: Figure, study: Path, found: dict[str, Any], asked: dict[
     """Test pictures of one row's first repeat under each change: clean, changed, given back by its autoencoder."""
     if not (study / GIVEN_BACK).is_file() or asked["row"] not in found.get("decoded", {}):
         return ""
-    with np.load(study / GIVEN_BACK, allow_pickle=False) as stored:
-        tiles = {name.rpartition("/")[2]: stored[name] for name in stored.files if name.startswith(f"{asked['row']}/")}
+    stored = read_arrays(study / GIVEN_BACK)
+    tiles = {name.rpartition("/")[2]: one for name, one in stored.items() if name.startswith(f"{asked['row']}/")}
     figure.set_size_inches(6, 2.5 * len(tiles))
     for axes, (change, three) in zip(figure.subplots(len(tiles), 1, squeeze=False)[:, 0], tiles.items(), strict=True):
         page = tiled(torch.from_numpy(three)).permute(1, 2, 0).numpy()

@@ -223,8 +223,7 @@ def _given_back(found: dict[str, Any]) -> str:
     as_changed = next(iter(rows.values()))
     labels.append(line(["*left as changed*", *(_level(as_changed[change].get("kept_changed")) for change in changes)]))
     parts = [
-        "How far a change of held-out test pictures is undone, in mean squares (1: wholly; 0: as well as leaving it), over "
-        "the repeats alone:",
+        "How far a change of held-out test pictures is undone, in mean squares (1: wholly; 0: as well as leaving it):",
         "\n".join(scores),
         "Of the pictures that the judge recognises as they are, those that it recognises in what is given back:",
         "\n".join(labels),

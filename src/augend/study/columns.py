@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from augend.contract import AugendError
 from augend.evaluate.metrics import nll, top_k
-from augend.study.evidence import Evidence, read_json
+from augend.study.evidence import Evidence, read_json, read_rows
 from augend.study.statistics import Estimate, mean_of, said
-from augend.study.tables import TOP_FIVE, Choice, Claim
+from augend.study.tables import TOP_FIVE, Choice
 
-__all__ = ["augmenters", "chosen_by_validation", "given_back_difference", "measured", "score_difference", "scored"]
+__all__ = ["augmenters", "chosen_by_validation", "measured", "score_difference", "scored"]
 
 NOTHING = {"mean": None, "low": None, "high": None, "repeats": 0}
 
@@ -36,9 +33,9 @@ def measured(evidence: Evidence, row: str, measure: str) -> dict[str, Any]:
 
 def _of_predictions(evidence: Evidence, row: str, repeat: int, measure: str) -> tuple[float, int]:
     """The value, and of how many pictures: a share is no surer than one of them."""
-    with np.load(evidence.trials[row, repeat].folder / "predictions.npz", allow_pickle=False) as stored:
-        test = stored["split"] == "test"
-        labels, probabilities = stored["labels"][test], stored["probabilities"][test]
+    rows = read_rows(evidence.trials[row, repeat].folder / "predictions.npz")
+    test = rows["split"] == "test"
+    labels, probabilities = rows["labels"][test], rows["probabilities"][test]
     return (top_k(labels, probabilities, 5) if measure == TOP_FIVE else nll(labels, probabilities)), len(labels)
 
 
@@ -104,18 +101,4 @@ def score_difference(evidence: Evidence, row: str, other: str) -> Estimate | Non
         one, two = (_scores(evidence, name, repeat).get("omega", {}).get("score") for name in (row, other))
         if one is not None and two is not None:
             differences.append(float(one) - float(two))
-    return mean_of(differences)
-
-
-def given_back_difference(claim: Claim, given_back: Mapping[str, Any]) -> Estimate | None:
-    """The paired difference of what two rows' autoencoders give back, or of one's and pictures left changed, over repeats."""
-    one, other = (given_back.get(row, {}).get(claim.change, {}).get("each", {}) for row in (claim.better, claim.than))
-    key = "score" if claim.of == "undone" else "kept"
-    differences = []
-    for repeat in sorted(set(one) & set(other)):
-        left = other[repeat][key]
-        if claim.better == claim.than:
-            left = 0.0 if claim.of == "undone" else other[repeat]["kept_changed"]
-        if one[repeat][key] is not None and left is not None:
-            differences.append(float(one[repeat][key]) - float(left))
     return mean_of(differences)

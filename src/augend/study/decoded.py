@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augend.contract import AugendError
-from augend.evaluate.decoded import CHANGES, Decoded, autoencoder, changes, changing, decode, recognised
+from augend.evaluate.decoded import CHANGES, Decoded, autoencoder, changes, changing, decode
 from augend.evaluate.kept import keep
 from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier
@@ -23,11 +24,10 @@ from augend.models.stages import Stages
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept
-from augend.study.attacked import share_of
-from augend.study.evidence import Evidence, Record, Scored, Trial, finished, read_record, read_rows, shown_by
+from augend.study.evidence import Record, Trial, finished, read_record, read_rows, shown_by
+from augend.study.given_back import GivenBack, Looked, gathered, summary
 from augend.study.origin import origin_of, read_plan
 from augend.study.shifted import Progress, model_of, other_data, pictures_of, source_of, told
-from augend.study.statistics import mean_of, said
 
 __all__ = ["decoded", "decoded_rows"]
 
@@ -59,13 +59,13 @@ def decoded(
     Returns:
         For a run, change -> ``moved`` (mean square of an entry that the change does), ``missed`` (that is wrong after
         decoding), ``constant`` (that were wrong with one picture for all, the mean of the clean ones), ``score``
-        (1 - missed / moved: 1 is perfect, 0 leaves pictures as they came; None where nothing moved or
+        (1 - missed / moved with its interval: 1 is perfect, 0 leaves pictures as they came; None where nothing moved or
         something is not finite), and with a judge ``kept_changed`` and ``kept``: of the pictures that it recognises when
         clean, the shares that it still does when changed, and when decoded (95 % by Wilson), ``kept`` also by class under
         ``classes``, each with ``of``, how many pictures it is a share of (of a study: in the repeat that has fewest), and
         ``left_out``, how many pictures it was trained on (None: nobody knows). For a study, recipe -> the same as means
-        over the repeats with 95 % intervals: over the repeats alone, those of shares as all intervals of the study, over
-        the pictures as well (one repeat: Wilson's). And pictures to look at: recipe (or run) -> change -> uint8
+        over the repeats with 95 % intervals, those of scores and shares as all intervals of the study, over
+        the pictures as well (one repeat: over these alone). And pictures to look at: recipe (or run) -> change -> uint8
         ``(3, pictures, C, H, W)``, clean, changed, decoded.
 
     Raises:
@@ -85,7 +85,7 @@ def decoded(
                 "since; train one with --recipe denoise-then-classify"
             )
         look = _look(path, model, wanted, judging, data, root, kept, after)
-        return {"model": str(path), **about, "changes": _summary(look)}, {path.resolve().name: look.found.seen}
+        return {"model": str(path), **about, "changes": summary(look)}, {path.resolve().name: look.found.seen}
     record = read_record(path)
     if data is not None:  # one set of pictures for all repeats
         record = dataclasses.replace(record, fixed_test=True)
@@ -93,21 +93,18 @@ def decoded(
     each, seen = _of_trials(runs, wanted, data, root, kept, after)
     if not each:
         raise AugendError(f"{path}: no finished trial has a network that learned to give pictures back")
-    recipes = {name: _gathered(record, list(looks.values())) for name, looks in each.items()}
+    recipes = {name: gathered(record, list(looks.values())) for name, looks in each.items()}
     return {"study": str(path), **about, "recipes": recipes}, seen
 
 
 def decoded_rows(
     record: Record, trials: Sequence[Trial], wanted: str, judge: str, after: Progress | None = None
-) -> tuple[dict[str, Any], dict[str, Seen]]:
+) -> GivenBack:
     """What the autoencoders of a table's rows make of changed test pictures, judged by a row of the same repeat.
 
     Args:
         wanted: as of `decoded`.
         judge: a row whose model is a classifier of its own; it learned from the pictures that the autoencoders did.
-
-    Returns:
-        As `decoded` of a study, row -> change; with ``each``, repeat -> ``score``, ``kept_changed`` and ``kept``.
     """
     judges = {trial.repeat: trial.folder for trial in trials if trial.recipe == judge}
     judging: dict[int, _Judge] = {}
@@ -119,13 +116,7 @@ def decoded_rows(
             judging[trial.repeat] = _Judge.of(judges[trial.repeat], trial.folder)
         runs.append((trial.recipe, trial.repeat, trial.folder, judging[trial.repeat]))
     each, seen = _of_trials(runs, wanted, None, None, {}, after)
-    rows = {name: _gathered(record, list(looks.values())) for name, looks in each.items()}
-    for name, looks in each.items():
-        for repeat, look in looks.items():
-            for change, one in _summary(look).items():
-                shares = {key: one[key] and one[key]["mean"] for key in ("kept_changed", "kept")}
-                rows[name][change].setdefault("each", {})[str(repeat)] = {"score": one["score"], **shares}
-    return rows, seen
+    return GivenBack.of(record, each, seen)
 
 
 def _of_trials(
@@ -135,9 +126,9 @@ def _of_trials(
     root: str | None,
     kept: Kept,
     after: Progress | None,
-) -> tuple[dict[str, dict[int, _Looked]], dict[str, Seen]]:
+) -> tuple[dict[str, dict[int, Looked]], dict[str, Seen]]:
     """Recipe -> repeat -> what its autoencoder makes of pictures, of those that have one that learned to give them back."""
-    each: dict[str, dict[int, _Looked]] = {}
+    each: dict[str, dict[int, Looked]] = {}
     seen: dict[str, Seen] = {}
     for recipe, repeat, folder, judging in runs:
         model = model_of(folder)
@@ -253,17 +244,6 @@ class _Judge:
         return new
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """What was seen, of which pictures, how many classes its labels count, and which pictures are new to the judge (None:
-    nobody knows)."""
-
-    found: Decoded
-    shows: NDArray[np.str_]
-    classes: tuple[str, ...]
-    fresh: NDArray[np.bool_] | None
-
-
 def _look(
     path: Path,
     model: Classifier,
@@ -273,7 +253,7 @@ def _look(
     root: str | None,
     kept: Kept,
     after: Progress | None,
-) -> _Looked:
+) -> Looked:
     names = changes(wanted, model.shape[0])
     judging = None if judge is None else judge.model
     classes = model.classes if judging is None else judging.classes
@@ -281,14 +261,14 @@ def _look(
         raise AugendError(
             f"--judge: class {missing[0]!r} of {path} is none of the judge's; train it on the same classes"
         )
-    changed = {name: str(CHANGES.get(name)) for name in names}
-    about = {"changes": changed, "judge": None if judge is None else judge.digest}
-    file = path / "decoded.npz" if data is None and path.is_dir() else None  # a finished run does not change
+    about = {"changes": [str(CHANGES.get(one, one)) for one in names], "judge": None if judge is None else judge.digest}
+    asked = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]  # other questions are kept beside this one
+    file = path / f"decoded-{asked}.npz" if data is None and path.is_dir() else None  # a finished run does not change
     before = None if file is None else kept_arrays(file, about)
     if before is not None:
         shows = shown_by(before.pop("ids").tolist())
         fresh = None if judge is None else judge.new_to_it(shows, path, data)
-        return _Looked(Decoded.of(before), shows, classes, fresh)
+        return Looked(Decoded.of(before), shows, classes, fresh)
     pictures, labels = pictures_of(path, model, data, root, kept)
     shows = shown_by(list(pictures.ids))
     fresh = None if judge is None else judge.new_to_it(shows, path, data)
@@ -307,90 +287,4 @@ def _look(
     answers |= {key: one for key, one in found.judged.items() if key.startswith("changed/")}
     if file is not None:
         keep(file, about, {"ids": np.array(pictures.ids), **found.arrays()})
-    return _Looked(found, shows, classes, fresh)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _summary(look: _Looked) -> dict[str, dict[str, Any]]:
-    found, out = look.found, {}
-    for name, moved in found.moved.items():
-        away, left = float(moved.mean()), _finite(float(found.missed[name].mean()))
-        score = 1 - left / away if away and left is not None else None
-        one: dict[str, Any] = {"moved": away, "missed": left, "constant": found.constant, "score": score}
-        out[name] = {**one, "pictures": len(moved)}
-        if not found.judged:
-            continue
-        out[name]["left_out"] = None if look.fresh is None else int((~look.fresh).sum())
-        shares = {key: _wilson(share) for key, share in _shares(look, name).items()}
-        out[name] |= {key: share for (key, called), share in shares.items() if called is None}
-        out[name]["classes"] = {called: share for (_, called), share in shares.items() if called is not None}
-    return out
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Of some pictures, float64 1 where the label is kept, else 0, and which picture each row shows, ``(n,)`` both."""
-
-    right: NDArray[np.float64]
-    shows: NDArray[np.str_]
-
-
-def _shares(look: _Looked, name: str) -> dict[tuple[str, str | None], _Share]:
-    """What is asked of the judge under a change: of the pictures that count, whose labels are kept, when changed and when
-    decoded (``kept_changed``, ``kept``), and of each class that has some, when decoded."""
-    labels = look.found.labels
-    known = recognised(look.found) if look.fresh is None else recognised(look.found) & look.fresh
-    out: dict[tuple[str, str | None], _Share] = {}
-    for key, kind in (("kept_changed", "changed"), ("kept", "decoded")):
-        right = (look.found.judged[f"{kind}/{name}"] == labels).astype(np.float64)
-        out[key, None] = _Share(right[known], look.shows[known])
-        for number, called in enumerate(look.classes if key == "kept" else ()):
-            if (here := known & (labels == number)).any():
-                out[key, called] = _Share(right[here], look.shows[here])
-    return out
-
-
-def _wilson(share: _Share) -> dict[str, Any] | None:
-    """A share with its interval over the pictures, and how many they are (``of``); None of no pictures."""
-    found = share_of(share.right, share.shows)
-    return None if found is None else {**found, "of": len(share.right)}
-
-
-def _over_repeats(record: Record, shares: Sequence[_Share]) -> dict[str, Any] | None:
-    """The mean over the repeats that have pictures, with the interval of the study's own statistics: what repeats share, and
-    pictures that all of them are shown, is in it. It is not surer than one picture of the repeat that has fewest."""
-    some = sorted((share for share in shares if len(share.right)), key=lambda share: len(share.right))
-    if len(some) < 2:
-        return _wilson(some[0]) if some else None
-    trials = []
-    for number, share in enumerate(some):
-        nothing, ones = np.zeros(len(share.right)), np.ones(len(share.right), dtype=np.int64)
-        rows = Scored(share.shows, share.shows, ones, share.right.astype(np.int64), nothing, 0.0)
-        trials.append(Trial("", number, Path(), {"test": rows}, 0, {}))
-    evidence = Evidence(dataclasses.replace(record, repeats=len(some)), trials)
-    found = said(evidence.level("", "test", "accuracy"), 0, 1)
-    return None if found is None else {**found, "of": len(some[0].right)}
-
-
-def _gathered(record: Record, looks: Sequence[_Looked]) -> dict[str, dict[str, Any]]:
-    """Means over repeats, each value as mean, low and high."""
-    each, out = [_summary(look) for look in looks], {}
-    for name, first in each[0].items():
-        of_all = {key: [one[name][key] for one in each] for key in ("moved", "missed", "constant", "score")}
-        means = {key: said(mean_of([v for v in values if v is not None])) for key, values in of_all.items()}
-        out[name] = {**means, "repeats": len(looks)}
-        if "left_out" not in first:
-            continue
-        known = [one[name]["left_out"] for one in each]  # a judge is one for all trials
-        out[name]["left_out"] = None if None in known else max(known)
-        shares = [_shares(look, name) for look in looks]
-        over = {
-            key: _over_repeats(record, [one[key] for one in shares if key in one])
-            for key in dict.fromkeys(key for one in shares for key in one)
-        }
-        out[name] |= {key: share for (key, called), share in over.items() if called is None}
-        out[name]["classes"] = {called: share for (_, called), share in over.items() if called is not None}
-    return out
+    return Looked(found, shows, classes, fresh)

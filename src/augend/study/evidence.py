@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from augend.checkpoint import read_arrays
 from augend.contract import AugendError
 from augend.evaluate import metrics
 from augend.study import statistics
@@ -194,10 +194,9 @@ def read_record(study: Path) -> Record:
 def read_rows(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a predictions.npz: ids ``(N,)``, labels ``(N,)``, probabilities ``(N, C)``, split ``(N,)``."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            rows = {name: file[name] for name in ("ids", "labels", "probabilities", "split")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise AugendError(f"{path}: is no table of predictions ({error}); run this trial again") from error
+        rows = read_arrays(path, ("ids", "labels", "probabilities", "split"))
+    except AugendError as error:
+        raise AugendError(f"{error}, so it is no table of predictions; run this trial again") from error
     if len({len(rows[name]) for name in rows}) != 1 or rows["probabilities"].ndim != 2:
         raise AugendError(f"{path}: its arrays do not fit together; run this trial again")
     return rows
@@ -336,11 +335,31 @@ class Evidence:
     def _estimate(
         self, values: list[float], parts: list[Scored], pictures: list[NDArray[np.float64]], split: str, kind: Metric
     ) -> Estimate:
-        evaluated, trained = parts[0].pictures, self.record.sizes["train"]
-        shared = None
-        if self._fixed(split) or one_set([part.ids for part in parts]) or evaluated > trained:
-            labels = [part.labels for part in parts] if kind == "balanced_accuracy" else None
-            shared = statistics.picture_variance([part.shows for part in parts], pictures, labels)
+        fixed = self._fixed(split) or one_set([part.ids for part in parts])
+        labels = [part.labels for part in parts] if kind == "balanced_accuracy" else None
+        return self.over_pictures(values, [part.shows for part in parts], pictures, labels, fixed=fixed)
+
+    def over_pictures(
+        self,
+        values: Sequence[float],
+        shows: Sequence[NDArray[np.str_]],
+        pictures: Sequence[NDArray[np.float64]],
+        labels: Sequence[NDArray[np.int64]] | None = None,
+        *,
+        fixed: bool,
+    ) -> Estimate:
+        """The mean of one value a repeat, each a mean over pictures.
+
+        Args:
+            values: one a repeat.
+            shows: which picture each row shows, ``(m,)`` a repeat.
+            pictures: what each row adds to the value, ``(m,)`` a repeat.
+            labels: classes, ``(m,)`` a repeat, where values are means of class means.
+            fixed: all repeats have one set of pictures; if not, it is looked at whether they have.
+        """
+        evaluated, trained = len(np.unique(shows[0])), self.record.sizes["train"]
+        one = fixed or one_set(shows) or evaluated > trained
+        shared = statistics.picture_variance(shows, pictures, labels) if one else None
         return statistics.estimate(values, evaluated=evaluated, trained=trained, pictures=shared)
 
     def _fixed(self, split: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from augend.checkpoint import digest_of, write_json
@@ -30,7 +29,6 @@ from augend.study.attacked import columns as attack_columns
 from augend.study.columns import (
     augmenters,
     chosen_by_validation,
-    given_back_difference,
     measured,
     score_difference,
     scored,
@@ -41,6 +39,7 @@ from augend.study.epochs import by_epoch, epoch_difference
 from augend.study.equal import equal_budget
 from augend.study.equation8 import equation8
 from augend.study.evidence import Evidence, Record, Trial, read_json, read_record, read_trials, trial_name
+from augend.study.given_back import GivenBack
 from augend.study.reach import falls, reaches
 from augend.study.request import Request, Study
 from augend.study.shifted import Progress, Variation, model_of, shift_trial
@@ -234,10 +233,9 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
     if wanted is not None:
         attack_trials(trials, wanted, after)
     evidence = Evidence(record, trials)
-    given_back, seen = (
-        ({}, {}) if (back := table.decoded) is None else decoded_rows(record, trials, back.changes, back.judge, after)
-    )
-    if seen:
+    back = table.decoded
+    given_back = GivenBack(record) if back is None else decoded_rows(record, trials, back.changes, back.judge, after)
+    if seen := given_back.seen:
         keep(study / GIVEN_BACK, {}, {f"{row}/{name}": x.numpy() for row, by in seen.items() for name, x in by.items()})
     names = [recipe.name for recipe in evidence.recipes]
     columns = {**asked.columns, **{SHIFT + shift: shift for shift in shifts.split(",") if shift}}
@@ -296,7 +294,7 @@ def gather(study: Path, after: Progress | None = None) -> dict[str, Any]:
         ],
         "choices": [one for choice in table.choices if (one := chosen_by_validation(evidence, choice, asked.headline))],
         "equation8": equation8(evidence, **table.equation8) if table.equation8 else None,
-        "decoded": given_back,
+        "decoded": given_back.rows,
         "by_epoch": by_epoch(evidence, [row for row in table.epochs.rows if row in names], record.reference),
         "printed_by_epoch": {} if asked.other else table.epochs.printed(asked.protocol),
         "attacked": None if wanted is None else told_of(evidence, wanted),
@@ -367,7 +365,7 @@ def judged(
     claim: Claim,
     headline: str,
     rows: Mapping[str, Mapping[str, Any]],
-    given_back: Mapping[str, Any] = MappingProxyType({}),
+    given_back: GivenBack | None = None,
 ) -> dict[str, Any]:
     """A claim with its paired difference on its split, at equal steps and at equal cost, and the verdict."""
     if claim.of != "accuracy" or claim.after:
@@ -376,7 +374,8 @@ def judged(
         elif claim.of == "score":
             difference = score_difference(evidence, claim.better, claim.than)
         else:
-            difference = given_back_difference(claim, given_back)
+            assert given_back is not None and claim.change is not None  # the table's own check
+            difference = given_back.difference(claim.better, claim.than, claim.of, claim.change)
         about = claim.model_dump(include={"says", "better", "than", "of", "change", "after"})
         return {
             **about,
