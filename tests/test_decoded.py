@@ -215,8 +215,8 @@ def test_pictures_that_the_judge_was_trained_on_are_left_out(runs: dict[str, Pat
     assert decoded(runs["vae"], "rotate", runs["judge"])[0]["changes"]["rotate"]["left_out"] == 0
     shutil.copy(runs["judge"] / "model.safetensors", tmp_path / "alone.safetensors")
     found, seen = decoded(runs["vae"], "rotate", tmp_path / "alone.safetensors")
-    assert found["changes"]["rotate"]["left_out"] is None
-    assert "It is not known which pictures" in decoded_page.write(runs["vae"], found, seen).read_text()
+    assert found["changes"]["rotate"]["left_out"] == 0 and found["changes"]["rotate"]["sure"] is False
+    assert "It is not known what the judge has learned from" in decoded_page.write(runs["vae"], found, seen).read_text()
 
 
 def test_a_study_judges_by_the_model_it_left(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -234,18 +234,48 @@ def test_a_study_judges_by_the_model_it_left(runs: dict[str, Path], tmp_path: Pa
 
 
 def test_other_data_have_other_pictures_of_the_same_names(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Those of another set are others, those of a folder may be copies, and tilted digits are the digits."""
     folder = tmp_path / "judge"
     shutil.copytree(runs["judge"], folder)
     about = json.loads((folder / "run.json").read_text())
-    about["job"]["data"] = "mnist:train=200"
-    (folder / "run.json").write_text(json.dumps(about))
     with np.load(folder / "predictions.npz") as stored:
         rows = {name: stored[name] for name in stored.files}
     test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
     rows["ids"] = rows["ids"].astype("U40")
-    rows["ids"][np.flatnonzero(rows["split"] == "train")[: len(test)]] = test.ids
+    rows["ids"][np.flatnonzero(rows["split"] == "train")[:9]] = test.ids[:9]
     np.savez(folder / "predictions.npz", **rows)
-    assert decoded(runs["vae"], "rotate", folder)[0]["changes"]["rotate"]["left_out"] == 0
+    for data, left_out, sure in (
+        ("mnist:train=200", 0, True),
+        (str(tmp_path), 0, False),
+        ("tilted-digits", 9, True),
+        ("digits:train=3", 9, True),
+    ):
+        about["job"]["data"] = data
+        (folder / "run.json").write_text(json.dumps(about))
+        found = decoded(runs["vae"], "rotate", folder)[0]["changes"]
+        assert (found["rotate"]["left_out"], found["rotate"]["sure"]) == (left_out, sure), data
+        assert ("It is not known" in decoded_page.judged_on({"": found})) is not sure
+
+
+def test_weights_that_knew_the_pictures_are_told(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Of an autoencoder that goes on from another cut of the digits, and of a judge that began where it did."""
+    params = {**required("denoise-then-classify"), "weights": str(runs["vae"] / "model.safetensors")}
+    train(tmp_path / "on", "denoise-then-classify", settings="quick", budget="4step", params=params, seed=1)
+    with np.load(runs["vae"] / "predictions.npz") as rows:
+        learned = {str(one) for one in rows["ids"][rows["split"] == "train"]}
+    test = splits_of(Job(data=SMALL, recipe="plain", seed=1))["main"].test
+    both = sum(name in learned for name in test.ids)
+    assert both > 3
+    done = command("evaluate", str(tmp_path / "on"), "--decoded", "rotate")
+    told = f"LEARNED FROM {both} OF THESE PICTURES"
+    assert told in done.stdout and told in (tmp_path / "on" / "decoded.html").read_text()
+    assert "LEARNED FROM" not in command("evaluate", str(runs["vae"]), "--decoded", "rotate").stdout
+    for judged in (runs["vae"], tmp_path / "on"):
+        judge = tmp_path / "on" if judged == runs["vae"] else runs["vae"]
+        with pytest.raises(
+            AugendError, match=f"it shares weights, those of {runs['vae'].resolve()}, with what it would"
+        ):
+            decoded(judged, "rotate", judge)
 
 
 def test_what_is_not_finite_is_no_answer(runs: dict[str, Path]) -> None:
@@ -255,7 +285,7 @@ def test_what_is_not_finite_is_no_answer(runs: dict[str, Path]) -> None:
     test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
     found = decode(model, test, test.labels, changing(["original", "rotate"], test.shape), judge)
     assert (found.judged["decoded/rotate"] == -1).all() and (found.judged["changed/rotate"] >= 0).all()
-    look = given_back.Looked(found, np.array(test.ids), judge.classes, None)
+    look = given_back.Looked(found, np.array(test.ids), judge.classes)
     said = given_back.summary(look)["rotate"]
     assert said["missed"] is None and said["score"] is None and said["kept"]["mean"] == 0
     json.dumps(said, allow_nan=False)
@@ -317,7 +347,7 @@ def looks(missed: list[list[float]], right: list[list[int]]) -> dict[int, given_
         found = Decoded(labels)
         found.moved["rotate"], found.missed["rotate"] = np.linspace(1, 3, len(one)), np.array(one)
         found.judged |= {"changed/original": labels, "changed/rotate": labels + 1, "decoded/rotate": 1 - np.array(kept)}
-        out[repeat] = given_back.Looked(found, np.array([f"{repeat}/{n}" for n in range(len(one))]), ("a", "b"), None)
+        out[repeat] = given_back.Looked(found, np.array([f"{repeat}/{n}" for n in range(len(one))]), ("a", "b"))
     return out
 
 
@@ -341,7 +371,7 @@ def test_a_scores_interval_is_that_of_a_ratio() -> None:
     rng = np.random.default_rng(0)
     moved, noise = rng.uniform(0.5, 3, 400), rng.uniform(0, 1, 400)
     found = Decoded(np.zeros(400, np.int64), moved={"rotate": moved}, missed={"rotate": moved * noise})
-    look = given_back.Looked(found, np.array([str(n) for n in range(400)]), ("a",), None)
+    look = given_back.Looked(found, np.array([str(n) for n in range(400)]), ("a",))
     score = given_back.summary(look)["rotate"]["score"]
     picks = rng.integers(0, 400, (2000, 400))
     drawn = 1 - (moved * noise)[picks].mean(1) / moved[picks].mean(1)

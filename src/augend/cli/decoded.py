@@ -17,7 +17,7 @@ __all__ = ["show_decoded"]
 def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, root: str | None, as_json: bool) -> None:
     """Show autoencoders changed pictures, and print what they made of them."""
     from augend.cli.display import Looking
-    from augend.report.decoded_page import judged_on, value, write
+    from augend.report.decoded_page import flattered, judged_on, value, write
     from augend.study.decoded import decoded
 
     found, seen = decoded(run, wanted, judge, data=data, root=root, after=Looking())
@@ -25,6 +25,8 @@ def show_decoded(run: Path, wanted: str, judge: Path | None, data: str | None, r
     if as_json:
         print(json.dumps(found))
     else:
+        if before := flattered(rows):
+            typer.echo(before)
         if judge is not None:
             typer.echo(judged_on(rows))
         for name, changes in rows.items():

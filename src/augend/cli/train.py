@@ -117,10 +117,11 @@ def train(
     )
     hardware = _choose(plan, splits, base, precision)
     from augend.cli.compare import command_line
+    from augend.study.lineage import began_with, learned_before
 
-    for split in splits.values():
-        for note in split.notes:
-            print(f"note: {note}", file=sys.stderr)
+    known = learned_before(data, [(began_with(plan), splits["main"])])
+    for note in [*(note for split in splits.values() for note in split.notes), *known]:
+        print(f"note: {note}", file=sys.stderr)
     with TrainDisplay() as display:
         assert isinstance(display, TrainDisplay)
         result = start(job, folder, hardware, plan=plan, splits=splits, command=command_line(), listen=display)

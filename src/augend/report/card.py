@@ -12,6 +12,8 @@ from augend.evaluate.load import Classifier
 from augend.evaluate.plain import plain_network
 from augend.report.phases import phase_words
 from augend.report.snippets import reading, snippet
+from augend.study.evidence import read_rows, shown_by
+from augend.study.lineage import began_with
 from augend.study.origin import Origin, read_plan, steps_taken
 
 __all__ = ["card", "escaped"]
@@ -100,7 +102,22 @@ def _accuracy(classifier: Classifier, origin: Origin) -> str:
     return (
         f"Right on {100 * result['test']:.1f} % of {number:,} test pictures (95 %: {100 * interval.low:.1f} to "
         f"{100 * interval.high:.1f}). One run: the interval is of which pictures were drawn for the test, not of training "
-        "again." + _shifted({key: value for key, value in result.items() if key.startswith("shifted:")})
+        "again."
+        + _learned_before(origin)
+        + _shifted({key: value for key, value in result.items() if key.startswith("shifted:")})
+    )
+
+
+def _learned_before(origin: Origin) -> str:
+    """Whether the weights that a run began with knew its test pictures."""
+    plan = None if origin.run is None else read_plan(origin.run)
+    if origin.run is None or plan is None or not (origin.run / "predictions.npz").is_file():
+        return ""
+    rows = read_rows(origin.run / "predictions.npz")
+    test = shown_by(rows["ids"][rows["split"] == "test"].tolist())
+    known = int(began_with(plan).among(origin.read("run.json")["job"]["data"], test.tolist()).sum())
+    return (
+        f" **The weights that it began with had learned from {known:,} of them**, which flatters it." if known else ""
     )
 
 

@@ -16,7 +16,7 @@ from augend.augment.grid import tiled
 from augend.checkpoint import write_bytes, write_json
 from augend.report.templates import rendered
 
-__all__ = ["judged_on", "value", "write"]
+__all__ = ["flattered", "judged_on", "value", "write"]
 
 LARGE = 3  # times, of small pictures
 SMALL = 48  # pixels a side that are small
@@ -48,6 +48,7 @@ def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, T
         grids=grids,
         judged=judged,
         on=judged_on(rows) if judged else "",
+        flattered=flattered(rows),
         name=folder.resolve().name,
     )
     page = folder / "decoded.html"
@@ -75,17 +76,28 @@ def value(one: Any, share: bool = False, digits: int = 4) -> str:
 
 
 def judged_on(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Which pictures the judge's shares leave out: those that it was trained on, as far as that is known."""
-    left = [one.get("left_out") for changes in rows.values() for one in changes.values()]
-    if None in left:
-        return (
-            "It is not known which pictures the judge was trained on (there is no run beside it): where they are among "
-            "these, its shares are too good."
+    """Which pictures the judge's shares leave out: those that it has learned from, as far as that is known."""
+    each = [one for changes in rows.values() for one in changes.values() if "left_out" in one]
+    most = max((one["left_out"] for one in each), default=0)
+    left = f"Left out of the judge's shares, since it was trained on them: {most} pictures."
+    if not all(one["sure"] for one in each):
+        unsure = (
+            "It is not known what else the judge has learned from (weights that no run here made, or another folder, which "
+            "may hold copies): where these pictures are among it, its shares are too good."
         )
-    most = max((one for one in left if one is not None), default=0)
+        return f"{left} {unsure}" if most else unsure.replace(" else", "", 1)
+    return left if most else "The judge was trained on none of these pictures."
+
+
+def flattered(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Whether weights that autoencoders began with knew pictures; empty where they knew none."""
+    most = max(one["learned_before"] for changes in rows.values() for one in changes.values())
     if not most:
-        return "The judge was trained on none of these pictures."
-    return f"Left out of the judge's shares, since it was trained on them: {most} pictures."
+        return ""
+    return (
+        f"THE WEIGHTS that it began with had LEARNED FROM {most} OF THESE PICTURES, so all that stands here is too good; "
+        "begin with weights that learned from none."
+    )
 
 
 def _png(tiles: Tensor) -> bytes:

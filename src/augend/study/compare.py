@@ -29,6 +29,7 @@ from augend.runner.job import Job, Kept, check_plan, load_splits, resolve_job
 from augend.runner.sight import check_orders, reads_files
 from augend.study.evidence import read_json
 from augend.study.held import hold, holding, let_go
+from augend.study.lineage import weights_know
 from augend.study.notes import keeps_best, notes_of
 from augend.study.regime import settled
 from augend.study.request import DIGITS, Request, Study
@@ -282,7 +283,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *notes_of(request, plans, splits, reference, main)],
+        "notes": [*said, *weights_know(request, plans, main), *notes_of(request, plans, splits, reference, main)],
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,

@@ -24,10 +24,11 @@ from augend.models.stages import Stages
 from augend.recipes.plan import PhasePlan, Plan
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept
-from augend.study.evidence import Record, Trial, finished, read_record, read_rows, shown_by
-from augend.study.given_back import GivenBack, Looked, gathered, summary
+from augend.study.evidence import Record, Trial, finished, read_record, shown_by
+from augend.study.given_back import GivenBack, Known, Looked, gathered, summary
+from augend.study.lineage import Learned, began_with, learned
 from augend.study.origin import origin_of, read_plan
-from augend.study.shifted import Progress, model_of, other_data, pictures_of, source_of, told
+from augend.study.shifted import Progress, model_of, other_data, pictures_of, told
 
 __all__ = ["decoded", "decoded_rows"]
 
@@ -50,8 +51,8 @@ def decoded(
         path: a run's folder, a model file (with `data`), or a study's folder: then all of its trials that have one.
         wanted: ``all``, or names of `augend.evaluate.decoded.CHANGES` separated by commas.
         judge: a run or model file of a classifier of the same classes, that knows nothing of the autoencoder: not the run
-            itself, nor a model of the study. Pictures that it was trained on, as the predictions beside it say, are left
-            out of its shares.
+            itself, nor a model of the study, nor one that began with their weights. Pictures that it has learned from, as
+            its run and those whose weights it began with say, are left out of its shares.
         data: another data set's test pictures.
         root: folder of named data sets.
         after: called with (which model, pictures done, pictures in all).
@@ -196,7 +197,7 @@ def _moves(phase: PhasePlan, name: str, network: Stages) -> bool:
 
 @dataclass(frozen=True)
 class _Judge:
-    """A classifier, and the pictures it was trained on (None: nobody says), of which data.
+    """A classifier, and what is known of the pictures that it has learned from.
 
     `answers`: what it called changed pictures so far, by their names, how they were changed, and that: autoencoders that are
     shown the same need not ask again.
@@ -204,8 +205,7 @@ class _Judge:
 
     model: Classifier
     digest: str
-    trained_on: frozenset[str] | None
-    source: str | None
+    learned: Learned
     answers: dict[tuple[Any, ...], dict[str, NDArray[np.int64]]] = field(default_factory=dict)
 
     @classmethod
@@ -215,33 +215,33 @@ class _Judge:
         Args:
             judged: the run or study whose autoencoders it is asked about, which it must know nothing of.
         """
-        run = origin_of(path).run
-        if run is not None:
-            study = (judged / "study.json").is_file()
-            own, its = (judged, run.resolve().parent.parent) if study else (origin_of(judged).run, run.resolve())
-            if own is not None and own.resolve() == its:
-                raise AugendError(
-                    f"--judge {path}: it is {'one of the models' if study else 'the run'} that it would judge; name a "
-                    "classifier that was trained by itself, as the run of --recipe augmented"
-                )
+        run, its = origin_of(path).run, learned(path)
+        study = (judged / "study.json").is_file()
+        here = {one for one in its.runs if one.parent.parent == judged.resolve()}
+        if own := here if study else its.runs & learned(judged).runs:
+            itself = here if study else {(origin_of(judged).run or judged).resolve()}
+            what = "is one of the models that" if study else "is the run that"
+            if run is None or run.resolve() not in itself:
+                what = f"shares weights, those of {min(own)}, with what"
+            raise AugendError(
+                f"--judge {path}: it {what} it would judge; name a classifier that was trained by itself, as the run of "
+                "--recipe augmented"
+            )
         at = run if run is not None and path.is_dir() else path
-        model, digest = model_of(at), digest_of(at / "model.safetensors" if at.is_dir() else at)
-        if run is None or not (run / "predictions.npz").is_file():
-            return cls(model, digest, None, None)
-        rows, job = read_rows(run / "predictions.npz"), Job.from_json(RunFolder(run).about()["job"])
-        shows = shown_by(rows["ids"][rows["split"] == "train"].tolist())
-        return cls(model, digest, frozenset(shows.tolist()), source_of(job.data))
+        return cls(model_of(at), digest_of(at / "model.safetensors" if at.is_dir() else at), its)
 
-    def new_to_it(self, shows: NDArray[np.str_], path: Path, data: str | None) -> NDArray[np.bool_] | None:
-        """Which of a run's test pictures, or of those of `data`, it was not trained on; None: nobody knows."""
-        if self.trained_on is None:
-            return None
-        asked = data or Job.from_json(RunFolder(path).about()["job"]).data
-        same = source_of(asked) == self.source  # names of other data mean other pictures
-        new = np.array([not same or one not in self.trained_on for one in shows.tolist()])
-        if not new.any():
-            raise AugendError(f"--judge: it was trained on every picture of {path}; train it on others")
-        return new
+
+def _known(shows: NDArray[np.str_], path: Path, judge: _Judge | None, data: str | None) -> Known:
+    """What autoencoder and judge have learned of a run's test pictures, or of those of `data`."""
+    plan = read_plan(path)
+    asked = data or Job.from_json(RunFolder(path).about()["job"]).data
+    before = 0 if plan is None else int(began_with(plan).among(asked, shows.tolist()).sum())
+    if judge is None:
+        return Known(before)
+    fresh = ~judge.learned.among(asked, shows.tolist())
+    if not fresh.any():
+        raise AugendError(f"--judge: it was trained on every picture of {path}; train it on others")
+    return Known(before, fresh, judge.learned.sure(asked))
 
 
 def _look(
@@ -267,11 +267,10 @@ def _look(
     before = None if file is None else kept_arrays(file, about)
     if before is not None:
         shows = shown_by(before.pop("ids").tolist())
-        fresh = None if judge is None else judge.new_to_it(shows, path, data)
-        return Looked(Decoded.of(before), shows, classes, fresh)
+        return Looked(Decoded.of(before), shows, classes, _known(shows, path, judge, data))
     pictures, labels = pictures_of(path, model, data, root, kept)
     shows = shown_by(list(pictures.ids))
-    fresh = None if judge is None else judge.new_to_it(shows, path, data)
+    known = _known(shows, path, judge, data)
     labels = labels.new_tensor([classes.index(name) for name in model.classes])[labels]
     answers = {} if judge is None else judge.answers.setdefault((data, model.shape, *names, *pictures.ids), {})
     found = decode(
@@ -287,4 +286,4 @@ def _look(
     answers |= {key: one for key, one in found.judged.items() if key.startswith("changed/")}
     if file is not None:
         keep(file, about, {"ids": np.array(pictures.ids), **found.arrays()})
-    return Looked(found, shows, classes, fresh)
+    return Looked(found, shows, classes, known)

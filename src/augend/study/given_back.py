@@ -21,7 +21,7 @@ from augend.study.attacked import share_of
 from augend.study.evidence import Evidence, Record
 from augend.study.statistics import Estimate, mean_of, picture_variance, said
 
-__all__ = ["GivenBack", "Looked", "OverPictures", "gathered", "over_repeats", "summary"]
+__all__ = ["GivenBack", "Known", "Looked", "OverPictures", "gathered", "over_repeats", "summary"]
 
 SCORE, KEPT, KEPT_CHANGED = "score", "kept", "kept_changed"
 SHARES = (KEPT, KEPT_CHANGED)
@@ -29,14 +29,23 @@ Asked = tuple[str, str | None]  # what is asked, and of which class (None: of al
 
 
 @dataclass(frozen=True)
+class Known:
+    """Of how many pictures the weights that an autoencoder began with had learned, which are new to the judge (None: there is
+    no judge), and whether that is sure."""
+
+    before: int = 0
+    fresh: NDArray[np.bool_] | None = None
+    sure: bool = True
+
+
+@dataclass(frozen=True)
 class Looked:
-    """What was seen, of which pictures, how many classes its labels count, and which pictures are new to the judge (None:
-    nobody knows)."""
+    """What was seen, of which pictures, the classes that its labels count, and what was known of the pictures before."""
 
     found: Decoded
     shows: NDArray[np.str_]
     classes: tuple[str, ...]
-    fresh: NDArray[np.bool_] | None
+    known: Known = Known()
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def over_pictures(look: Looked, change: str) -> dict[Asked, OverPictures]:
     if not found.judged:
         return out
     labels = found.labels
-    known = recognised(found) if look.fresh is None else recognised(found) & look.fresh
+    known = recognised(found) if look.known.fresh is None else recognised(found) & look.known.fresh
     for key, kind in ((KEPT_CHANGED, "changed"), (KEPT, "decoded")):
         right = (found.judged[f"{kind}/{change}"] == labels).astype(np.float64)
         out[key, None] = OverPictures(right[known], look.shows[known])
@@ -127,9 +136,11 @@ def summary(look: Looked) -> dict[str, dict[str, Any]]:
         asked = over_pictures(look, name)
         score = asked.pop((SCORE, None), None)
         out[name] = {**one, "constant": found.constant, SCORE: score and _alone(score), "pictures": len(moved)}
+        out[name]["learned_before"] = look.known.before
         if not found.judged:
             continue
-        out[name]["left_out"] = None if look.fresh is None else int((~look.fresh).sum())
+        fresh = look.known.fresh
+        out[name] |= {"left_out": 0 if fresh is None else int((~fresh).sum()), "sure": look.known.sure}
         out[name] |= _told({key: share_alone(share) for key, share in asked.items()})
     return out
 
@@ -144,10 +155,11 @@ def gathered(record: Record, looks: Sequence[Looked]) -> dict[str, dict[str, Any
         scores = [one.pop((SCORE, None)) for one in asked if (SCORE, None) in one]
         score = _alone(scores[0]) if len(scores) == 1 else said(estimated(record, scores))
         out[name] = {**means, SCORE: score, "repeats": len(looks)}
+        out[name]["learned_before"] = max(one[name]["learned_before"] for one in each)
         if "left_out" not in first:
             continue
-        known = [one[name]["left_out"] for one in each]  # a judge is one for all trials
-        out[name]["left_out"] = None if None in known else max(known)
+        out[name]["left_out"] = max(one[name]["left_out"] for one in each)
+        out[name]["sure"] = all(one[name]["sure"] for one in each)
         keys = dict.fromkeys(key for one in asked for key in one)
         out[name] |= _told({key: over_repeats(record, [one[key] for one in asked if key in one]) for key in keys})
     return out

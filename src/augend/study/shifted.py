@@ -23,12 +23,12 @@ from augend.evaluate.kept import kept as kept_arrays
 from augend.evaluate.load import Classifier, load
 from augend.evaluate.shifts import SHIFTS, chosen, look, shifting, summary, variation
 from augend.evaluate.threats import PIECES
-from augend.names import known as known_names
 from augend.names import load_plugin
 from augend.randomness import Draws
 from augend.runner.folder import RunFolder
 from augend.runner.job import Job, Kept, load_splits
 from augend.study.evidence import Evidence, Scored, Trial, finished, read_record, shown_by
+from augend.study.lineage import source_of
 from augend.study.origin import origin_of
 from augend.study.statistics import mean_of, said
 
@@ -89,15 +89,6 @@ def model_of(path: Path) -> Classifier:
         for plugin in Job.from_json(RunFolder(path).about()["job"]).plugins:
             load_plugin(plugin)
     return load(path)
-
-
-def source_of(data: str) -> str:
-    """The data set or the folder that words of data are about, whatever part of it.
-
-    >>> source_of("digits:train=200,valid=50"), source_of("digits")
-    ('digits', 'digits')
-    """
-    return data.partition(":")[0] if data.partition(":")[0] in known_names("data") else data
 
 
 def other_data(path: Path, data: str | None, piece: str = "test") -> bool:
