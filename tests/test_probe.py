@@ -410,7 +410,7 @@ def test_a_classifier_that_is_no_linear_layer(model: nn.Module, found: str) -> N
 
     networks = Networks({"net": as_stages(model)}, {"net": None})
     with pytest.raises(AugendError, match=f"one linear layer with a bias .* is {found}; train it by steps"):
-        check_fits(check("probe"), networks)
+        check_fits(check("probe"), networks, {"main": 9})
 
 
 # ------------------------------------------------------------------ real features, weights from a file

@@ -22,6 +22,7 @@ from augend.runner.banks import worth_caching
 from augend.runner.job import Job, resolve_job
 from augend.stages.networks import Networks
 from augend.stages.pca import Pca
+from inprocess import run as command
 from runs import SMALL, required, splits_of, train
 
 
@@ -310,6 +311,31 @@ def test_only_principal_components_are_fitted_as_such(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(dump({"networks": {"net": {"model": "small"}}, "phases": phases}))
     with pytest.raises(AugendError, match="network 'net' is none of them; give it the model pca"):
         train(tmp_path / "run", str(tmp_path / "mine.yaml"), settings="quick", budget="4step")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "says"),
+    [
+        (
+            "pca-then-classify",
+            [],
+            "phase 'pca': 128 principal components need as many pictures, and there are 60; ask for",
+        ),
+        (
+            "denoise-then-classify",
+            ["batch=1"],
+            "batches of one picture leave batch norm no mean to take; take batches of 2",
+        ),
+        ("denoise-then-classify", ["widths=[4,8,'x']"], "widths: found [4, 8, 'x']; allowed: a list of whole numbers"),
+        ("denoise-then-classify", ["widths=9"], "widths: found 9; allowed: a list of whole numbers"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(recipe: str, words: list[str], says: str, tmp_path: Path) -> None:
+    small = ["--budget", "4step", "--settings", "quick", "--out", str(tmp_path / "run")]
+    sets = [text for word in words for text in ("--set", word)]
+    done = command("train", "digits:train=60,valid=20,test=20", "--recipe", recipe, *small, *sets)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and says in done.stderr
+    assert not (tmp_path / "run" / "plan.json").exists()
 
 
 @pytest.mark.parametrize("of", [["vae.mean"], ["vae.mean", "vae.logvar", "vae.sample"]])

@@ -14,6 +14,16 @@ from augend.recipes.words import POSITIONAL
 __all__ = ["OPTIMIZERS", "SCHEDULES", "checked_options", "complete", "complete_optimizer", "copies"]
 
 _SCALARS = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
+_KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "None": "null",
+    "Sequence[float]": "a list of numbers",
+    "Sequence[int]": "a list of whole numbers",
+    "Sequence[str]": "a list of texts",
+}
 
 
 def _keyword(name: str, annotation: str, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -117,12 +127,17 @@ def checked_options(component: Component, allowed: Mapping[str, inspect.Paramete
 def _check_type(name: str, value: Any, parameter: inspect.Parameter, place: Place) -> None:
     wanted = parameter.annotation
     parts = [part.strip() for part in str(getattr(wanted, "__name__", wanted)).split("|")]
-    if not all(part in _SCALARS for part in parts):
+    if not all(part in _KINDS for part in parts):
         return
-    fits = isinstance(value, tuple(type_ for part in parts for type_ in _SCALARS[part]))
-    if not fits or (isinstance(value, bool) and "bool" not in parts):
-        kinds = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false", "None": "null"}
-        raise place.at(name).found(value, " or ".join(kinds[part] for part in parts))
+    if not any(_fits(value, part) for part in parts):
+        raise place.at(name).found(value, " or ".join(_KINDS[part] for part in parts))
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind in _SCALARS:
+        return isinstance(value, _SCALARS[kind]) and (kind == "bool" or not isinstance(value, bool))
+    each = kind.removeprefix("Sequence[").removesuffix("]")
+    return isinstance(value, list | tuple) and all(_fits(one, each) for one in value)
 
 
 def copies(order: Component) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -50,11 +51,22 @@ class Embedder(nn.Module):
         return self.networks.tensor(self.address, pixels).flatten(1)
 
 
-def check_fits(plan: Plan, networks: Networks) -> None:
-    """Refuse a closed form of what is not one linear layer, before anything is trained."""
+def check_fits(plan: Plan, networks: Networks, pictures: Mapping[str, int]) -> None:
+    """Refuse a closed form of what is not one linear layer, or of too few pictures, before anything is trained.
+
+    Args:
+        pictures: data role -> how many it has to train on.
+    """
     for spec in plan.phases:
-        if spec.fit is not None:
-            fitted_layer(networks, spec)
+        if spec.fit is None:
+            continue
+        layer = fitted_layer(networks, spec)
+        rows, found = pictures[spec.data] * len(spec.views), layer.out_features
+        if lookup("fit", spec.fit.word) is Pca and rows < found:
+            raise AugendError(
+                f"phase {spec.name!r}: {found} principal components need as many pictures, and there are {rows}; ask for "
+                f"fewer, as --set latent={rows}"
+            )
 
 
 def fitted_layer(networks: Networks, spec: PhasePlan) -> nn.Linear:

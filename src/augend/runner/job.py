@@ -210,7 +210,7 @@ def resolve_job(job: Job, splits: Mapping[str, Split]) -> Plan:
 
 def check_plan(plan: Plan, splits: Mapping[str, Split]) -> None:
     """Refuse, before anything is written, what can only be seen on the networks: weights, sizes, slices, closed forms."""
-    check_fits(plan, build_networks(plan, splits, 0))
+    check_fits(plan, build_networks(plan, splits, 0), {role: len(split.train) for role, split in splits.items()})
     check_orders(plan, splits)
 
 

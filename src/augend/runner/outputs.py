@@ -227,7 +227,14 @@ class Phase(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Term name -> weighted scalar; their sum is what is minimised."""
         soft = dict(batch.soft)
-        at = self._tensors(batch, soft)
+        try:
+            at = self._tensors(batch, soft)
+        except ValueError as error:  # torch's, of batch norm
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise AugendError(
+                "batches of one picture leave batch norm no mean to take; take batches of 2 or more"
+            ) from error
         self.row_loss = None
         return {planned.name: self._loss(planned, at, soft, batch) for planned in self._terms}
 
