@@ -264,6 +264,12 @@ def test_a_mistake_is_one_line(arguments: list[str], fragment: str, tmp_path: Pa
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "study").exists()
 
 
+def test_bases_of_another_table_are_one_line(reproduced: Path, tmp_path: Path) -> None:
+    done = run("embedding/table-2", "--bases", str(reproduced), "--out", str(tmp_path / "study"))
+    assert done.returncode == 2 and "holds another study than embedding/bases; give another --bases" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "study").exists()
+
+
 def test_without_a_name_the_tables_are_listed() -> None:
     listed = run().stdout
     assert all(name in listed for name in known_tables()) and "[authors, standard]" in listed

@@ -185,7 +185,8 @@ def _trained(table: str, asked: Asked, bases: Path, repeats: int, given: dict[st
     if (bases / "study.json").is_file():  # a study keeps its seed, and may have more repeats
         repeats = max(repeats, int(read_json(bases / "study.json")["repeats"]))
         given = {**given, "seed": None}
-    study = open_reproduction(table, asked.protocol, bases, scale=asked.scale, repeats=repeats, **given)
+    how = {**given, "option": "--bases"}
+    study = open_reproduction(table, asked.protocol, bases, scale=asked.scale, repeats=repeats, **how)
     if not study.pending:
         return True
     if prepare_only:

@@ -65,6 +65,7 @@ def open_reproduction(
     rows: Sequence[str] | None = None,
     bases: Path | None = None,
     data: str | None = None,
+    option: str = "--out",
     **given: Any,
 ) -> Study:
     """The study of a table in one protocol, new or continued.
@@ -77,15 +78,16 @@ def open_reproduction(
         rows: only these.
         bases: the finished study of the table's `bases`, whose models its rows start from.
         data: other data than the table's; the paper's numbers are then left out.
+        option: by which a command names the folder.
         given: other fields of `Request`: root, size, budget, seed, precision, plugins.
     """
     if (out / "study.json").is_file():
         before = read_json(out / "study.json").get("reproduces")
         way = {} if before is None or before["table"] != name else before
         if not way or protocol not in (None, way["protocol"]) or scale not in (None, way.get("scale")):
-            raise AugendError(f"{out}: holds another study than {name}; give another --out")
+            raise AugendError(f"{out}: holds another study than {name}; give another {option}")
         if data not in (None, way.get("data")):
-            raise AugendError(f"{out}: is {name} on {way.get('data') or 'its own data'}; give another --out")
+            raise AugendError(f"{out}: is {name} on {way.get('data') or 'its own data'}; give another {option}")
         _same_bases(out, bases, repeats)
         known = [recipe["name"] for recipe in read_json(out / "study.json")["recipes"]]
         if rows is not None and set(rows) != set(known):
