@@ -164,6 +164,11 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     itself = claims["denoise-rotate", "denoise-rotate", "undone", "rotate"]["difference"]["mean"]
     assert itself == pytest.approx(np.mean([each[0][r]["score"] for r in "0"]))
     page = (out / "reproduction.md").read_text()
+    by_class = page.partition("The same by class:")[2].partition("\n\n\n")[0]
+    assert [by_class.count(f"\n| {n} | ") for n in range(10)] == [4] * 10  # a table a change, a line a class
+    called, some = next(one for one in given_back["denoise-rotate"]["rotate"]["classes"].items() if one[1] is not None)
+    (cells,) = re.findall(rf"\n\| {called} \|(.*)\|", by_class.partition("| rotate |")[2].partition("| light |")[0])
+    assert cells.split(" | ")[-1].startswith(f"{100 * some['mean']:.1f} (")
     assert "| *left as changed* |" in page and all((out / f"figures/figure-{n}.png").is_file() for n in (2, 5, 6, 7))
 
 

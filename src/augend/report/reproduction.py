@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from augend.checkpoint import write_bytes
+from augend.report.card import escaped
 from augend.report.figures import draw_figures
 from augend.report.lines import line, signed
 from augend.study.table import percent
 from augend.study.tables import TOP_FIVE, load_table
 
 __all__ = ["markdown", "write"]
+
+MOST_CLASSES = 20  # that a table of all is read of
 
 
 def write(study: Path, found: dict[str, Any]) -> Path:
@@ -228,7 +231,23 @@ def _given_back(found: dict[str, Any]) -> str:
         "Of the pictures that the judge recognises as they are, those that it recognises in what is given back:",
         "\n".join(labels),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_by_class(found, changes)])
+
+
+def _by_class(found: dict[str, Any], changes: list[str]) -> list[str]:
+    """Whose labels are still to be seen in what is given back: a table a change, a line a class."""
+    rows = found["decoded"]
+    classes = list(next(iter(rows.values()))[changes[0]].get("classes", {}))
+    if len(classes) > MOST_CLASSES:
+        return [f"The same of each of {len(classes)} classes is in reproduction.json."]
+    parts = []
+    for change in changes if classes else []:
+        lines = [line([change, *(found["rows"][name]["called"] for name in rows)]), line(["---"] * (1 + len(rows)))]
+        for one in classes:
+            kept = (by_change[change]["classes"].get(one) for by_change in rows.values())
+            lines.append(line([escaped(one), *map(_level, kept)]))
+        parts.append("\n".join(lines))
+    return ["The same by class:", *parts] if parts else []
 
 
 def _attacked(found: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ def summary(look: Looked) -> dict[str, dict[str, Any]]:
             continue
         fresh = look.known.fresh
         out[name] |= {"left_out": 0 if fresh is None else int((~fresh).sum()), "sure": look.known.sure}
-        out[name] |= _told({key: share_alone(share) for key, share in asked.items()})
+        out[name] |= _told({key: share_alone(share) for key, share in asked.items()}, look)
     return out
 
 
@@ -161,13 +161,16 @@ def gathered(record: Record, looks: Sequence[Looked]) -> dict[str, dict[str, Any
         out[name]["left_out"] = max(one[name]["left_out"] for one in each)
         out[name]["sure"] = all(one[name]["sure"] for one in each)
         keys = dict.fromkeys(key for one in asked for key in one)
-        out[name] |= _told({key: over_repeats(record, [one[key] for one in asked if key in one]) for key in keys})
+        shares = {key: over_repeats(record, [one[key] for one in asked if key in one]) for key in keys}
+        out[name] |= _told(shares, looks[0])
     return out
 
 
-def _told(shares: Mapping[Asked, dict[str, Any] | None]) -> dict[str, Any]:
+def _told(shares: Mapping[Asked, dict[str, Any] | None], look: Looked) -> dict[str, Any]:
+    """Shares by what is asked, and under ``classes`` by class in the order of labels; None where no picture counts."""
     of_all = {key: share for (key, called), share in shares.items() if called is None}
-    return {**of_all, "classes": {called: share for (_, called), share in shares.items() if called is not None}}
+    shown = [look.classes[number] for number in np.unique(look.found.labels)]
+    return {**of_all, "classes": {called: shares.get((KEPT, called)) for called in shown}}
 
 
 def _alone(score: OverPictures) -> dict[str, Any]:
