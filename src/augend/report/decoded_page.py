@@ -14,6 +14,7 @@ from torch import Tensor
 
 from augend.augment.grid import tiled
 from augend.checkpoint import write_bytes, write_json
+from augend.evaluate.decoded import CHANGES
 from augend.report.templates import rendered
 
 __all__ = ["flattered", "judged_on", "value", "write"]
@@ -38,6 +39,10 @@ def write(folder: Path, found: dict[str, Any], seen: Mapping[str, Mapping[str, T
             write_bytes(folder / "decoded" / f"{name}-{change}.png", data)
             caption = f"{name}, {change}: pictures, changed, given back"
             grids.append({"caption": caption, "source": f"data:image/png;base64,{base64.b64encode(data).decode()}"})
+    written = {f"{name}-{change}.png" for name, by_change in seen.items() for change in by_change}
+    for old in (folder / "decoded").glob("*.png"):  # of what was asked before
+        if old.name not in written and old.stem.rpartition("-")[2] in CHANGES:
+            old.unlink()
     judged = any("kept" in one for by_change in rows.values() for one in by_change.values())
     text = rendered(
         "decoded.html",
