@@ -150,7 +150,11 @@ def test_a_run_has_a_page_and_pictures(runs: dict[str, Path]) -> None:
     }
     (runs["vae"] / "decoded" / "mine.png").write_bytes(b"")  # nothing of ours
     done = command("evaluate", str(runs["vae"]), "--decoded", "rotate")
-    assert {one.name for one in (runs["vae"] / "decoded").iterdir()} == {"mine.png", "vae-rotate.png"}
+    assert {one.name for one in (runs["vae"] / "decoded").iterdir()} == {
+        "mine.png",
+        "vae-original.png",
+        "vae-rotate.png",
+    }
 
 
 def test_a_study_says_it_for_every_recipe_that_gives_pictures_back(runs: dict[str, Path], tmp_path: Path) -> None:
