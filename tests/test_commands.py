@@ -135,7 +135,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["evaluate", "."], "no finished run"),
     (["evaluate", "nowhere"], "nowhere: there is no such file or folder"),
     (["train", "digits", "--recipe", "vae-then-classify", "--model", "resnet"], "brings its own networks"),
-    (["train", "digits", "--recipe", "vae-then-classify", "--set", "widths=3"], "widths is 3; it is a list, as [32"),
+    (
+        ["train", "digits", "--recipe", "vae-then-classify", "--set", "widths=3"],
+        "widths: found 3; allowed: a list of whole numbers",
+    ),
     (["train", "digits", "--weights", "."], "is a folder; name a file"),
     (["predict", ".", "x.png"], "no model here"),
     (["export", ".", "--to", "m.safetensors"], "no model here"),
