@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -365,13 +366,20 @@ def test_what_withstands_the_adaptive_attack_better_is_said() -> None:
     assert above([unknown, one(ADAPTIVE, 0.25, 0.35)]) == []
 
 
-def test_pages_of_other_pictures_stand_beside(run: Path) -> None:
+def test_pages_of_other_pictures_stand_beside(run: Path, tmp_path: Path) -> None:
     command("evaluate", str(run), "--attack", "fgsm", "--eps", "1/255", "--pictures", "20")
     before = (run / "attacks.html").read_text()
     command("evaluate", str(run), "--sums", "k=2,draws=2", "--pictures", "20")
-    command("evaluate", str(run), "--attack", "fgsm", "--eps", "1/255", "--data", "tilted-digits")
+    test = splits_of(Job(data=SMALL, recipe="plain"))["main"].test
+    for number, picture in enumerate(test.pixels[:]):
+        folder = tmp_path / "others" / str(int(test.labels[number]))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - picture[0].numpy()).save(folder / f"{number}.png")
+    command("evaluate", str(run), "--attack", "fgsm", "--eps", "1/255", "--data", str(tmp_path / "others"))
     assert (run / "attacks.html").read_text() == before and (run / "through-sums.html").is_file()
-    assert (run / "attacks-tilted-digits.json").is_file()
+    assert len(list(run.glob("attacks-*others.json"))) == 1
+    refused = command("evaluate", str(run), "--attack", "fgsm", "--data", "tilted-digits")
+    assert refused.returncode == 2 and "was trained on its pictures" in refused.stderr
 
 
 def test_a_gradient_that_is_no_number_is_blind() -> None:

@@ -212,7 +212,7 @@ def test_own_data_and_empty_studies_are_refused(run: Path, tmp_path: Path) -> No
     data = json.loads((run / "run.json").read_text())["job"]["data"]
     for words in (["--sums", "k=2|3"], ["--attack", "fgsm"], ["--shifts", "all"]):
         done = command("evaluate", str(run), *words, "--data", data)
-        assert done.returncode == 2 and "was trained on it; leave --data out" in done.stderr
+        assert done.returncode == 2 and "was trained on its pictures; leave --data out" in done.stderr
     given = {
         "data": "digits:train=60,valid=20,test=30",
         "recipes": ("plain",),

@@ -156,7 +156,7 @@ def test_a_run_is_not_judged_on_pictures_that_may_have_been_its_own(folder: Path
     shifted(tmp_path / "run", "hflip")
     for word in (["--shifts", "hflip"], ["--attack", "fgsm"], []):
         done = command("evaluate", str(tmp_path / "run"), *word, "--data", str(folder))
-        assert done.returncode == 2 and "was trained on it; leave --data out" in done.stderr
+        assert done.returncode == 2 and "was trained on its pictures; leave --data out" in done.stderr
         file = str(tmp_path / "run" / "model.safetensors")
         done = command("evaluate", file, *word, "--data", str(folder))
         assert done.returncode == 2 and f"name {tmp_path / 'run'} and leave --data out" in done.stderr
@@ -170,7 +170,7 @@ def test_a_run_is_not_judged_on_pictures_that_may_have_been_its_own(folder: Path
 def test_other_cuts_of_a_data_set_are_the_same_pictures(tmp_path: Path) -> None:
     train(tmp_path / "run", "plain", settings="quick", budget="6step")
     for data in (SMALL, "digits", "digits:train=10"):
-        with pytest.raises(AugendError, match="was trained on it; leave --data out"):
+        with pytest.raises(AugendError, match="was trained on its pictures; leave --data out"):
             other_data(tmp_path / "run", data)
     assert not other_data(tmp_path / "run", "mnist") and not other_data(tmp_path / "run", None)
 

@@ -75,6 +75,8 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in (file.files if names is None else names)}
+    except ValueError as error:  # numpy's own words advise to unpickle it
+        raise AugendError(f"{path}: damaged (it is no archive of plain arrays)") from error
     except Exception as error:  # of damage there is no list: zlib, zipfile and numpy have each their own
         raise AugendError(f"{path}: damaged ({error})") from error
 

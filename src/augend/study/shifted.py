@@ -113,7 +113,8 @@ def other_data(path: Path, data: str | None, piece: str = "test") -> bool:
     if not fixed or piece != "test" or origin_of(path).trained_on == "all":
         instead = "leave --data out" if folder == path else f"name {folder} and leave --data out"
         raise AugendError(
-            f"--data {data}: {path} was trained on it; {instead}, and it is shown its own {PIECES.get(piece, piece)} pictures"
+            f"--data {data}: {path} was trained on its pictures; {instead}, and it is shown its own "
+            f"{PIECES.get(piece, piece)} pictures"
         )
     return True
 
