@@ -256,6 +256,7 @@ def plan_study(
     if metric == "auto":
         metric = "balanced" if max(counts) > BALANCED_ABOVE * max(1, min(counts)) else "accuracy"
     fewer = request.fewer
+    notes = [*said, *weights_know(request, plans, main), *notes_of(request, plans, splits, reference, main)]
     record = {
         "schema": SCHEMA,
         "command": command,
@@ -283,7 +284,7 @@ def plan_study(
         "n_test": len(main.test),
         "fixed_test": main.fixed_test,
         "classes": list(main.classes),
-        "notes": [*said, *weights_know(request, plans, main), *notes_of(request, plans, splits, reference, main)],
+        "notes": list(dict.fromkeys(notes)),  # a protocol may set again what its scale sets
         "hardware": hardware.to_json(),
         "environment": {**describe(), **program()},
         "default": request.data == DIGITS,
