@@ -5,13 +5,17 @@
 
 The plain way is a DataLoader over PIL pictures with torchvision's transforms (turns by up to 60 degrees) and a loop by hand.
 Ours is a whole step of `denoise-then-classify`: pictures resident, augmented in batch, channels-last, in fp32 and in bf16, of
-which `auto` takes the faster. First what makes it fair: the same network gives the same loss.
+which `auto` takes the faster, in a process that keeps freed memory as a run's does. So each way has a process of its own, and
+they take turns. First what makes it fair: the same network gives the same loss.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,12 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from augend import Bernoulli, DenoisingVAE, GaussianKL
 from augend.recipes.resolve import resolve
-from augend.runner.hardware import Hardware
+from augend.runner.hardware import Hardware, keep_pages
 from augend.runner.probe import trial_of
-from common import interleaved, machine, report
+from common import machine, report
 from loop import made_up
 
-ROWS, OFTEN, PICTURES = 64, 2, 512
+ROWS, OFTEN, PICTURES, ROUNDS = 64, 2, 512, 7
 WIDTHS = (32, 64, 128, 256, 512)
 SETTINGS = {"optimizer": {"adam": {"lr": 1e-4}}, "batch": ROWS, "pixels": [{"rotate": 60}]}
 
@@ -149,12 +153,40 @@ def _in_its_order(vae: DenoisingVAE) -> list[Tensor]:
     return [one for part in parts for name, one in state.items() if name.startswith(part)]
 
 
+def one(side: int, way: str) -> None:
+    """Each line of stdin asks for `OFTEN` steps; answered is their CPU time, in seconds."""
+    torch.set_num_threads(1)
+    if way != "plain":
+        keep_pages()
+    several = plain(side) if way == "plain" else ours(side, way)
+    for _ in sys.stdin:
+        begin = time.process_time()
+        several()
+        print(time.process_time() - begin, flush=True)
+
+
+class _Way:
+    """A process that takes steps one way when it is asked."""
+
+    def __init__(self, side: int, way: str) -> None:
+        command = [sys.executable, __file__, "--side", str(side), "--one", way]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self) -> float:
+        asked, answered = self._process.stdin, self._process.stdout
+        assert asked is not None and answered is not None
+        asked.write("\n")
+        asked.flush()
+        return float(answered.readline())
+
+
 def main(side: int) -> None:
     torch.set_num_threads(1)
     same = same_loss(side)
     print("the loss is that of the network and the sums by hand:", same)
-    ways = {"plain": plain(side), "fp32": ours(side, "32-true"), "bf16": ours(side, "bf16-mixed")}
-    found = interleaved(ways, rounds=5)
+    ways = {"plain": _Way(side, "plain"), "fp32": _Way(side, "32-true"), "bf16": _Way(side, "bf16-mixed")}
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS + 1)]
+    found = {name: min(taken[name] for taken in rounds[1:]) for name in ways}  # the first warms up
     each = {name: f"{1e3 * seconds / OFTEN:.0f}ms" for name, seconds in found.items()}
     best = min(found["fp32"], found["bf16"])
     report(
@@ -169,5 +201,10 @@ def main(side: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--one", choices=["plain", "32-true", "bf16-mixed"])
+    asked = parser.parse_args()
+    if asked.one:
+        one(asked.side, asked.one)
+        sys.exit()
     print(machine())
-    main(parser.parse_args().side)
+    main(asked.side)
