@@ -10,13 +10,17 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from augend import report
 from augend.contract import AugendError
 from augend.report import page as page_module
 from augend.report import pictures
 from augend.report.phases import phase_words
+from augend.report.plots import draw, place
 from augend.runner.job import Job, resolve_job
 from augend.study import results
 from fixture_study import DEFAULT, Made, make_study
@@ -180,6 +184,21 @@ def test_a_diverged_network_is_wrong_not_fatal(tmp_path: Path) -> None:
     found = json.loads((study / "results.json").read_text())
     assert found["recipes"]["plain"]["test"]["values"][0] == 0.0
     assert found["recipes"]["plain"]["nll"] is None
+
+
+def test_long_numbers_leave_the_name_of_their_axis_in_the_figure(tmp_path: Path) -> None:
+    def plot(figure: Figure) -> bool:
+        axes = figure.subplots()
+        axes.plot([0, 1], [-12345.001, -12345.002])
+        axes.ticklabel_format(useOffset=False)
+        axes.set_ylabel("cross-entropy, validation")
+        place(figure, axes)
+        return True
+
+    draw({"long": plot}, tmp_path)
+    with Image.open(tmp_path / "long.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    assert (pixels[:, :2] > 250).all() and (pixels[:, 2:12] < 100).any()
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

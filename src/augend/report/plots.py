@@ -177,14 +177,18 @@ def _cost(figure: Figure, results: dict[str, Any]) -> bool:
 
 
 def place(figure: Figure, axes: Axes, height: float = 2.2, left: float = 0.55) -> None:
-    """Put the axes (`height` and `left` in inches) above a legend in a figure as tall as needed."""
+    """Put the axes (`height` and `left`, the least, in inches) above a legend in a figure as tall as needed."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [short(label, 44) for label in labels]
     columns = 2 if max(map(len, labels), default=0) <= 24 else 1
     legend = 0.06 + 0.153 * math.ceil(len(labels) / columns)
     total = 0.12 + height + 0.46 + legend
     figure.set_size_inches(WIDTH, total)
-    axes.set_position((left / WIDTH, (legend + 0.46) / total, (WIDTH - left - 0.12) / WIDTH, height / total))
+    for _ in range(2):  # and again where numbers along the axis are so long that its name would leave the figure
+        axes.set_position((left / WIDTH, (legend + 0.46) / total, (WIDTH - left - 0.12) / WIDTH, height / total))
+        figure.draw_without_rendering()
+        bounds = axes.get_tightbbox()
+        left += 0 if bounds is None else max(0.0, 0.04 - bounds.x0 / figure.dpi)
     if labels:
         look = {"borderaxespad": 0.2, "borderpad": 0.1, "labelspacing": 0.25}
         figure.legend(handles, labels, loc="lower center", ncols=columns, **look)
