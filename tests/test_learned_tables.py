@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -170,6 +171,10 @@ def test_autoencoders_are_judged_by_a_row(tmp_path: Path) -> None:
     (cells,) = re.findall(rf"\n\| {called} \|(.*)\|", by_class.partition("| rotate |")[2].partition("| light |")[0])
     assert cells.split(" | ")[-1].startswith(f"{100 * some['mean']:.1f} (")
     assert "| *left as changed* |" in page and all((out / f"figures/figure-{n}.png").is_file() for n in (2, 5, 6, 7))
+    found["decoded"]["judge"] = copy.deepcopy(given_back["vae-then-classify"])  # as a row that has another head has
+    again, called = markdown(found), found["rows"]["judge"]["called"]
+    assert f'\n\n"{called}" has the autoencoder of "plain VAE".\n\nThe same by class:' in again
+    assert f"| {called} |" not in again.partition("How far a change")[2].partition("| claim |")[0]
 
 
 @pytest.mark.parametrize(

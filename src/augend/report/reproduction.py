@@ -213,9 +213,11 @@ def _by_epoch(found: dict[str, Any]) -> str:
 
 def _given_back(found: dict[str, Any]) -> str:
     """What autoencoders make of changed test pictures: a table of scores, one of labels that are still to be seen."""
-    rows = found.get("decoded")
-    if not rows:
+    all_rows = found.get("decoded")
+    if not all_rows:
         return ""
+    first = {name: next(one for one in all_rows if all_rows[one] == own) for name, own in all_rows.items()}
+    rows = {name: own for name, own in all_rows.items() if first[name] == name}
     changes = list(next(iter(rows.values())))
     head = ["autoencoder", *changes]
     scores, labels = ([line(head), line(["---"] * len(head))] for _ in range(2))
@@ -231,12 +233,13 @@ def _given_back(found: dict[str, Any]) -> str:
         "Of the pictures that the judge recognises as they are, those that it recognises in what is given back:",
         "\n".join(labels),
     ]
-    return "\n\n".join([*parts, *_by_class(found, changes)])
+    called = {name: found["rows"][name]["called"] for name in all_rows}
+    same = [f'"{called[name]}" has the autoencoder of "{called[one]}".' for name, one in first.items() if one != name]
+    return "\n\n".join([*parts, *([" ".join(same)] if same else []), *_by_class(found, rows, changes)])
 
 
-def _by_class(found: dict[str, Any], changes: list[str]) -> list[str]:
+def _by_class(found: dict[str, Any], rows: dict[str, Any], changes: list[str]) -> list[str]:
     """Whose labels are still to be seen in what is given back: a table a change, a line a class."""
-    rows = found["decoded"]
     classes = list(next(iter(rows.values()))[changes[0]].get("classes", {}))
     if len(classes) > MOST_CLASSES:
         return [f"The same of each of {len(classes)} classes is in reproduction.json."]
